@@ -1,0 +1,1 @@
+"""The pure part: decides everything, touches nothing."""
