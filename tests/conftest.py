@@ -1,0 +1,87 @@
+"""What every test can ask for: shared real stores, a namespace of its own, clusters to break.
+
+| fixture | scope | is |
+|---|---|---|
+| etcd34, etcd35, consul | session | a real store; a test that breaks one leaves it to be healed |
+| namespace | test | a cluster name no other test has |
+| proxy | test | makes TCP proxies with fault verbs: ``proxy(store)`` |
+| etcd_cluster | module | three etcd 3.4 members, all healthy at the start of each test |
+
+A tool that is missing skips the tests that need it; with CI set it fails them.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import TypeVar
+
+import pytest
+
+from tests.harness.proxy import Proxy
+from tests.harness.stores import ETCD34, ETCD35, Consul, Etcd, EtcdCluster, Store, unique
+
+# Slow files first, so that two workers end together (--no-loadscope-reorder keeps this order).
+SLOW_FIRST = ("tests/system/", "tests/contract/", "tests/core/")
+
+S = TypeVar("S", Etcd, Consul, EtcdCluster)
+
+_shared: list[Store | EtcdCluster] = []
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def rank(item: pytest.Item) -> int:
+        for index, prefix in enumerate(SLOW_FIRST):
+            if item.nodeid.startswith(prefix):
+                return index
+        return len(SLOW_FIRST)
+
+    items.sort(key=rank)
+
+
+@pytest.fixture(autouse=True)
+def _heal_shared_stores() -> Iterator[None]:
+    yield
+    for store in _shared:
+        store.heal()
+
+
+@pytest.fixture(scope="session")
+def etcd34(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etcd]:
+    with Etcd.run(tmp_path_factory.mktemp("etcd34"), ETCD34) as etcd:
+        yield from _share(etcd)
+
+
+@pytest.fixture(scope="session")
+def etcd35(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etcd]:
+    with Etcd.run(tmp_path_factory.mktemp("etcd35"), ETCD35) as etcd:
+        yield from _share(etcd)
+
+
+@pytest.fixture(scope="session")
+def consul(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Consul]:
+    with Consul.run(tmp_path_factory.mktemp("consul")) as consul:
+        yield from _share(consul)
+
+
+@pytest.fixture(scope="module")
+def etcd_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdCluster]:
+    with EtcdCluster.run(tmp_path_factory.mktemp("etcd-cluster")) as cluster:
+        yield from _share(cluster)
+
+
+@pytest.fixture
+def namespace(request: pytest.FixtureRequest) -> str:
+    return unique(request.node.name)
+
+
+@pytest.fixture
+def proxy() -> Iterator[Callable[[Store], Proxy]]:
+    with ExitStack() as stack:
+        yield lambda store: stack.enter_context(Proxy(store.host_port))
+
+
+def _share(store: S) -> Iterator[S]:
+    _shared.append(store)
+    try:
+        yield store
+    finally:
+        _shared.remove(store)
