@@ -1,0 +1,86 @@
+"""May this node ask for the lock, and how long does it let better ones go first?"""
+
+from sidecar.core.model import FINISHED, NodeRecord, Request, View
+from sidecar.core.state import Idle, Memory, Phase, Policy, Standing
+from sidecar.core.units import Instant
+
+ABSENT_CANDIDATE_RANKS = 4
+"""How many ranks everybody waits for the node a command has named, before they go without it."""
+
+
+def under_way(view: View) -> Request | None:
+    """Return the hand-over whose wishes count at a vacancy: confirmed, or forced."""
+    request = view.request
+    if request is None or request.kind == "restart" or request.state in FINISHED:
+        return None
+    return request if request.state == "confirmed" or request.kind == "failover" else None
+
+
+def paused(memory: Memory, policy: Policy) -> bool:
+    """Tell whether this node is in maintenance."""
+    return memory.view is not None and memory.view.settings.holds_back(policy.node)
+
+
+def epoch_behind(memory: Memory) -> bool:
+    """Tell whether the store is older than what this node has already seen."""
+    return memory.view is not None and memory.view.epoch.epoch < memory.mark
+
+
+def willing(phase: Phase, memory: Memory, now: Instant, policy: Policy) -> bool:
+    """Tell whether this node would take the lock if it were free."""
+    return (
+        isinstance(phase, Idle | Standing)
+        and policy.eligible
+        and memory.quit is None
+        and memory.owed is None
+        and now >= memory.cool_until
+        and memory.view is not None
+        and not paused(memory, policy)
+        and not epoch_behind(memory)
+    )
+
+
+def stray(memory: Memory, policy: Policy) -> bool:
+    """Tell whether the store shows a hold of this instance that never reached it as a grant."""
+    lock = None if memory.view is None else memory.view.holder
+    return lock is not None and lock.instance == policy.instance and lock.epoch > memory.spent
+
+
+def go_at(memory: Memory, policy: Policy) -> Instant | None:
+    """Return when this node may ask for the lock by rank; None while it is not free."""
+    if memory.view is None or memory.vacant_since is None:
+        return None
+    return Instant(memory.vacant_since + rank(memory.view, policy) * policy.hold_back_ms)
+
+
+def rank(view: View, policy: Policy) -> int:
+    """Return how many steps this node lets others go first. Everybody computes the same order."""
+    gone = view.epoch.node if view.epoch.released is None else None  # it did not leave, it died
+    others = [r for r in view.nodes if r.available and r.node not in (policy.node, gone)]
+    request = under_way(view)
+    mine = _preference(request, policy.node, policy.priority, healthy=True)
+    before = sum(_preference_of(request, other) < mine for other in others)
+    named_elsewhere = request is not None and request.to not in (None, policy.node)
+    candidate_gave_up = request is not None and view.epoch.epoch > request.epoch
+    return before + (ABSENT_CANDIDATE_RANKS if named_elsewhere and not candidate_gave_up else 0)
+
+
+def best_other(view: View, node: str) -> NodeRecord | None:
+    """Return the node that would take over from *node* now, if there is one."""
+    others = [record for record in view.nodes if record.available and record.node != node]
+    return min(others, key=lambda record: _preference_of(None, record), default=None)
+
+
+def _preference_of(request: Request | None, record: NodeRecord) -> tuple[int, int, bool, str]:
+    return _preference(request, record.node, record.priority, healthy=record.state != "failed")
+
+
+def _preference(
+    request: Request | None, node: str, priority: int, *, healthy: bool
+) -> tuple[int, int, bool, str]:
+    named = 2
+    if request is not None:
+        named = 0 if node == request.to else 1 if node == request.source else 2
+        if request.kind == "failover" and named == 1:
+            named = 3  # the one that was forced out goes last
+    return named, -priority, not healthy, node

@@ -1,0 +1,289 @@
+"""What a node does next.
+
+Rule 1.  Every change of a node's phase is in this package, and starts here.
+Rule 2.  Nothing here reads a clock, draws a random number, logs or does I/O.
+Rule 3.  An observation is a fact. A call whose outcome is unknown is not one about the lock:
+         it changes nothing, and the lease runs on towards its end.
+
+    Idle ⇄ Standing ──Granted──▶ Promoting ──ServerGone──▶ Starting ──ServerReady──▶ Serving
+     ▲         │                                             ▲  │                      │
+     │      Ending ◀──────────── Lost, lease over ───────────┼──┴──────────────────────┤
+     │         │                                          Waiting ◀─ServerGone─────────┤
+     └─────────┴── ServerGone (proof), then the lock is given back ◀── Stopping ◀──────┘
+
+`decide` first takes the observation in (this file), then does what time and circumstances ask for
+(`sidecar.core.advance`) until nothing changes any more.
+"""
+
+from dataclasses import replace
+from typing import assert_never
+
+from sidecar.core import state as s
+from sidecar.core.advance import advance
+from sidecar.core.candidate import paused
+from sidecar.core.model import FINISHED, View
+from sidecar.core.moves import after_failure, be_lost, finish, give_back, start
+from sidecar.core.units import NO_EPOCH, Epoch, Instant
+
+ROUNDS_MAX = 8  # advance comes to rest after at most four; more is a bug
+
+
+def begin(
+    policy: s.Policy, now: Instant, mark: Epoch, found: s.StartServer | None = None, *, stopping: bool = False
+) -> s.Node:
+    """Return the first state: nothing runs, or the server of run 0 that the guard still had.
+
+    *found* tells its role, epoch and deadline; it counts as not ready until a probe says so.
+    """
+    memory = s.Memory(born_at=now, mark=mark)
+    if found is None:
+        return s.Node(s.Idle(), memory)
+    if found.role == "standby":
+        return s.Node(s.Standing(found.run), memory)
+    lease = s.Lease(found.epoch, found.deadline)
+    memory = replace(memory, mark=max(mark, found.epoch))
+    if stopping:
+        return s.Node(s.Stopping(lease, found.run, lease.kill_at(policy), s.Again(now)), memory)
+    return s.Node(s.Starting(lease, found.run, Instant(now + policy.start_timeout_ms)), memory)
+
+
+def decide(node: s.Node, seen: s.Observation, now: Instant, policy: s.Policy) -> s.Step:
+    """Return the next state and the orders that lead to it. Pure and total."""
+    mark = node.memory.mark
+    if isinstance(node.phase, s.Finished):
+        return s.Step(node)
+    node, actions = _react(node, seen, now, policy)
+    for _ in range(ROUNDS_MAX):
+        step = advance(node, now, policy)
+        if step == s.Step(node):
+            break
+        node, actions = step.node, actions + step.actions
+    else:
+        raise AssertionError(f"no rest after {ROUNDS_MAX} rounds: {node}")
+    if node.memory.mark > mark:  # first of all, before anything runs under the new epoch
+        actions = (s.SaveMark(node.memory.mark), *actions)
+    return s.Step(node, actions)
+
+
+def _react(node: s.Node, seen: s.Observation, now: Instant, policy: s.Policy) -> s.Step:
+    phase, memory = node
+    match seen:
+        case s.Tick():
+            return s.Step(node)
+        case s.Seen(view):
+            return _seen(node, view, now, policy)
+        case s.Granted():
+            return _granted(s.Node(phase, replace(memory, call=None, trouble=None)), seen, now, policy)
+        case s.Taken():
+            retry_at = Instant(now + policy.retry_ms)
+            return s.Step(s.Node(phase, replace(memory, call=None, call_at=retry_at)))
+        case s.Lost(epoch):
+            return be_lost(s.Node(phase, replace(memory, call=None, call_at=now)), epoch, now, policy)
+        case s.Released(epoch):
+            owed = None if memory.owed is not None and memory.owed.epoch == epoch else memory.owed
+            return s.Step(s.Node(phase, replace(memory, call=None, call_at=now, owed=owed)))
+        case s.CallFailed(reason, lasting):
+            pause_ms = policy.renew_every_ms if lasting else policy.retry_ms
+            memory = replace(memory, call=None, call_at=Instant(now + pause_ms), trouble=reason)
+            return s.Step(s.Node(phase, memory))
+        case s.ServerReady(run):
+            return _ready(node, run, now)
+        case s.ServerSick(run, reason):
+            return _sick(node, run, reason, now, policy)
+        case s.ServerActivated(run):
+            return _activated(node, run, now)
+        case s.ServerGone():
+            return _gone(node, seen, now, policy)
+        case s.StopAsked(keep):
+            return _stop_asked(node, now, keep=keep)
+        case s.AnswerFailed():
+            memory = replace(memory, answered=None, answer_at=Instant(now + policy.retry_ms))
+            return s.Step(s.Node(phase, memory))
+        case _:
+            assert_never(seen)
+
+
+def _seen(node: s.Node, view: View, now: Instant, policy: s.Policy) -> s.Step:
+    phase, memory = node
+    known = memory.view
+    memory = replace(
+        memory,
+        view=view,
+        mark=max(memory.mark, view.epoch.epoch, view.lock.epoch if view.lock else NO_EPOCH),
+        vacant_since=_vacant_since(memory, view, now),
+        sign_at=now if known is None or _sign(known) != _sign(view) else memory.sign_at,
+        request_since=now if known is None or known.request != view.request else memory.request_since,
+    )
+    request = view.request
+    if request is None or request.id != memory.restart_request or request.state in FINISHED:
+        memory = replace(memory, restart_request=None)
+    node = s.Node(phase, memory)
+    if not isinstance(phase, s.Holding):
+        return s.Step(node)
+    lock = view.lock
+    if lock is not None and lock.state == "broken" and lock.epoch == phase.lease.epoch:
+        return be_lost(node, lock.epoch, now, policy)
+    if lock is None or lock.epoch > phase.lease.epoch:  # an old view, or we have lost: find out now
+        memory = replace(memory, call_at=min(memory.call_at, now))
+    return s.Step(s.Node(phase, memory))
+
+
+def _vacant_since(memory: s.Memory, view: View, now: Instant) -> Instant | None:
+    if not view.vacant:
+        return None
+    same = memory.view is not None and memory.view.epoch == view.epoch
+    return memory.vacant_since if same and memory.vacant_since is not None else now
+
+
+def _sign(view: View) -> object:
+    """Return what changes while the holder lives."""
+    return view.lock, None if view.lock is None else view.node(view.lock.node)
+
+
+def _granted(node: s.Node, grant: s.Granted, now: Instant, policy: s.Policy) -> s.Step:
+    phase, memory = node
+    lease = s.Lease(grant.epoch, grant.deadline)
+    believed = grant.epoch > memory.spent and grant.epoch >= memory.mark
+    memory = replace(
+        memory,
+        mark=max(memory.mark, grant.epoch),
+        call_at=max(now, Instant(grant.sent_at + policy.renew_every_ms)),
+    )
+    match phase:
+        case s.Idle() | s.Standing():
+            unwanted = memory.quit is not None or paused(memory, policy)
+            if not believed or unwanted or now >= lease.stop_at(policy):
+                return s.Step(s.Node(phase, give_back(memory, lease, "not needed")))
+            memory = replace(memory, change=_change(memory, grant.epoch, now), trouble=None)
+            if isinstance(phase, s.Idle):
+                return start(memory, lease, now, policy)
+            kill_at = min(Instant(now + policy.stop_grace_ms), lease.kill_at(policy))
+            promoting = s.Promoting(lease, phase.run, kill_at)
+            return s.Step(s.Node(promoting, memory), (s.StopServer(phase.run, kill_at),))
+        case s.Promoting() | s.Starting() | s.Serving() | s.Waiting() | s.Stopping():
+            if grant.epoch != phase.lease.epoch:  # our hold ended and began again behind our back
+                step = be_lost(s.Node(phase, memory), phase.lease.epoch, now, policy)
+                return _owe_too(step, grant.epoch)
+            if grant.deadline <= phase.lease.deadline:  # never shortens what was proven
+                return s.Step(s.Node(phase, memory))
+            extend = () if isinstance(phase, s.Promoting | s.Waiting) else (phase.run,)
+            orders = tuple(s.ExtendServer(run, lease.deadline) for run in extend)
+            return s.Step(s.Node(replace(phase, lease=lease), memory), orders)
+        case s.Ending():
+            spent = max(memory.spent, grant.epoch)
+            ending = replace(phase, owes=max(phase.owes, grant.epoch))
+            return s.Step(s.Node(ending, replace(memory, spent=spent)))
+        case s.Finished():
+            return s.Step(node)
+        case _:
+            assert_never(phase)
+
+
+def _owe_too(step: s.Step, epoch: Epoch) -> s.Step:
+    phase, memory = step.node
+    memory = replace(memory, spent=max(memory.spent, epoch))
+    if isinstance(phase, s.Ending):
+        phase = replace(phase, owes=epoch)
+    elif memory.owed is not None:
+        memory = replace(memory, owed=replace(memory.owed, epoch=epoch))
+    return s.Step(s.Node(phase, memory), step.actions)
+
+
+def _change(memory: s.Memory, epoch: Epoch, now: Instant) -> s.Change:
+    view, since = memory.view, memory.vacant_since
+    record = view.epoch if view is not None else None
+    previous = record.node if record is not None and record.epoch < epoch else None
+    if record is None or record.epoch == NO_EPOCH:
+        cause = "first start"
+    else:
+        cause = record.released or "lease expired"
+    lock_ms = None if since is None else now - since
+    detect_ms = None if since is None or memory.sign_at is None else max(0, since - memory.sign_at)
+    if record is not None and record.released is not None:
+        detect_ms = 0  # it told us
+    return s.Change(previous, cause, detect_ms, lock_ms, now)
+
+
+def _ready(node: s.Node, run: s.Run, now: Instant) -> s.Step:
+    phase, memory = node
+    match phase:
+        case s.Standing(run=mine) if mine == run:
+            return s.Step(s.Node(s.Standing(run, ready=True), replace(memory, standby_failures=0)))
+        case s.Starting(lease, mine) if mine == run:
+            serving = s.Node(s.Serving(lease, run), replace(memory, change=None, trouble=None))
+            if memory.change is None:
+                return s.Step(serving)
+            start_ms = now - memory.change.granted_at
+            return s.Step(serving, (s.RecordChange(lease.epoch, memory.change, start_ms),))
+        case _:
+            return s.Step(node)
+
+
+def _sick(node: s.Node, run: s.Run, reason: str, now: Instant, policy: s.Policy) -> s.Step:
+    phase, memory = node
+    if not isinstance(phase, s.Serving) or phase.run != run or paused(memory, policy):
+        return s.Step(node)
+    memory, after = after_failure(memory, reason, now, policy)
+    kill_at = min(Instant(now + policy.stop_grace_ms), phase.lease.kill_at(policy))
+    return s.Step(s.Node(s.Stopping(phase.lease, run, kill_at, after), memory), (s.StopServer(run, kill_at),))
+
+
+def _activated(node: s.Node, run: s.Run, now: Instant) -> s.Step:
+    phase, memory = node
+    if not isinstance(phase, s.Standing) or phase.run != run:
+        return s.Step(node)
+    text = "the standby server has activated itself; killing it"
+    memory = replace(memory, trouble=text)
+    return s.Step(s.Node(s.Ending(run, now), memory), (s.Alarm(text),))
+
+
+def _gone(node: s.Node, gone: s.ServerGone, now: Instant, policy: s.Policy) -> s.Step:
+    phase, memory = node
+    if isinstance(phase, s.Idle | s.Waiting | s.Finished) or phase.run != gone.run:
+        return s.Step(node)  # an earlier run: known already
+    match phase:
+        case s.Standing():
+            pause_ms = min(policy.backoff_max_ms, policy.backoff_ms << min(memory.standby_failures, 20))
+            memory = replace(
+                memory,
+                standby_failures=memory.standby_failures + 1,
+                standby_at=Instant(now + pause_ms),
+                trouble=gone.reason or f"standby server ended with status {gone.status}",
+            )
+            return s.Step(s.Node(s.Idle(), memory))
+        case s.Ending(owes=owes):
+            if owes != NO_EPOCH:
+                until = Instant(now + policy.ttl_ms)
+                memory = replace(memory, owed=s.Owed(owes, "lost, server proven dead", until), call_at=now)
+            return s.Step(s.Node(s.Idle(), memory))
+        case s.Promoting(lease=lease):
+            return start(memory, lease, now, policy)
+        case s.Starting() | s.Serving():
+            return _failed(phase, memory, gone, now, policy)
+        case s.Stopping(lease=lease, after=after):
+            return finish(memory, lease, after)
+        case _:
+            assert_never(phase)
+
+
+def _failed(
+    phase: s.Starting | s.Serving, memory: s.Memory, gone: s.ServerGone, now: Instant, policy: s.Policy
+) -> s.Step:
+    if policy.once:
+        status = gone.status if gone.status is not None else 1
+        code = 128 - status if status < 0 else status  # as a shell tells it
+        memory = replace(memory, quit=memory.quit or s.Quit(code))
+        return finish(memory, phase.lease, s.GiveUp("command ended"))
+    reason = gone.reason or f"server ended with status {gone.status}"
+    starting = isinstance(phase, s.Starting)
+    memory, after = after_failure(memory, reason, now, policy, starting=starting)
+    return finish(memory, phase.lease, after)
+
+
+def _stop_asked(node: s.Node, now: Instant, *, keep: bool) -> s.Step:
+    phase, memory = node
+    again = memory.quit is not None and isinstance(phase, s.Stopping | s.Ending)
+    memory = replace(memory, quit=s.Quit(memory.quit.status if memory.quit else 0, keep_server=keep))
+    if again:  # asked twice: no more patience
+        phase = replace(phase, kill_at=now)  # type: ignore[arg-type]  # narrowed by `again`
+    return s.Step(s.Node(phase, memory))

@@ -1,0 +1,141 @@
+"""What a node does about the ``request`` key: switchover, forced failover, restart in place.
+
+    command: asked ──▶ node: accepted ──▶ command: confirmed ──▶ node acts ──▶ done, rolled_back, failed
+                  └──▶ node: refused            └ not in time ──▶ node: abandoned
+
+The active that was asked answers a switchover; whoever is active afterwards concludes it, by
+what it observes: itself. The node that is to be restarted answers and concludes a restart.
+"""
+
+from dataclasses import replace
+
+from sidecar.core import state as s
+from sidecar.core.candidate import best_other, paused
+from sidecar.core.model import FINISHED, Request, RequestState, View
+from sidecar.core.moves import start, stop
+from sidecar.core.units import Instant
+
+
+def hear(node: s.Node, now: Instant, policy: s.Policy) -> s.Step | None:
+    """Return the move that the pending request asks of this node, if any."""
+    phase, memory = node
+    request = None if memory.view is None else memory.view.request
+    if request is None or request.state in FINISHED or memory.view is None or now < memory.answer_at:
+        return None
+    if request.kind == "restart":
+        return _restart(node, request, now, policy) if request.source == policy.node else None
+    if not isinstance(phase, s.Serving):
+        return None
+    if request.epoch < phase.lease.epoch:
+        return _conclude(node, request, memory.view, policy)
+    if request.epoch > phase.lease.epoch:
+        return None
+    if request.kind == "failover":
+        return _abandon(node, request, "the lock was not broken", now, policy)
+    return _switchover(node, request, now, policy)
+
+
+def answer(
+    node: s.Node, request: Request, state: RequestState, reason: str | None = None, *, to: str | None = None
+) -> s.Step | None:
+    """Write the request's new state, once."""
+    phase, memory = node
+    if memory.answered == (request.id, state) or memory.view is None:
+        return None
+    order = s.Answer(
+        replace(request, state=state, reason=reason, to=to or request.to),
+        memory.view.versions.get("request", 0),
+    )
+    return s.Step(s.Node(phase, replace(memory, answered=(request.id, state))), (order,))
+
+
+def _abandon(node: s.Node, request: Request, reason: str, now: Instant, policy: s.Policy) -> s.Step | None:
+    if now < node.memory.request_since + policy.confirm_within_ms:
+        return None
+    return answer(node, request, "abandoned", reason)
+
+
+def _switchover(node: s.Node, request: Request, now: Instant, policy: s.Policy) -> s.Step | None:
+    view = node.memory.view
+    assert view is not None
+    match request.state:
+        case "asked":
+            reason = objection(request, view, node.memory, policy)
+            if reason is not None:
+                return answer(node, request, "refused", reason)
+            other = best_other(view, policy.node)
+            to = request.to or (other.node if other is not None else None)
+            return answer(node, request, "accepted", to=to)
+        case "accepted":
+            return _abandon(node, request, "the command did not confirm it", now, policy)
+        case _:
+            kill_at = Instant(now + policy.stop_timeout_ms)
+            return stop(node, s.GiveUp(f"switchover to {request.to}"), kill_at, policy)
+
+
+def objection(request: Request, view: View, memory: s.Memory, policy: s.Policy) -> str | None:
+    """Return why this active will not hand over, or None."""
+    if paused(memory, policy):
+        return "automatic changes are paused; resume first"
+    if request.source != policy.node:
+        return f"{policy.node} is active, not {request.source}"
+    if request.to is None:
+        return None if best_other(view, policy.node) else "no other node is able to take over"
+    candidate = view.node(request.to)
+    if request.to == policy.node:
+        return f"{request.to} is active already"
+    if candidate is None:
+        return f"{request.to} is not there; see `sidecar status` for the nodes that are"
+    if not candidate.eligible:
+        return f"{request.to} is not eligible (node_options.eligible)"
+    if not candidate.available:
+        return f"{request.to} is not able to take over now: {candidate.message}"
+    return None
+
+
+def _conclude(node: s.Node, request: Request, view: View, policy: s.Policy) -> s.Step | None:
+    """Say what became of a hand-over that was asked of an earlier active."""
+    if request.kind == "switchover" and request.state != "confirmed":
+        return answer(node, request, "abandoned", f"{policy.node} became active meanwhile")
+    if request.to in (None, policy.node) and request.source != policy.node:
+        return answer(node, request, "done", f"{policy.node} is active")
+    if request.source == policy.node:
+        candidate = None if request.to is None else view.node(request.to)
+        why = "it did not take over" if candidate is None else candidate.message
+        return answer(node, request, "rolled_back", f"{request.to}: {why}")
+    return answer(node, request, "failed", f"{policy.node} took over instead of {request.to}")
+
+
+def _restart(node: s.Node, request: Request, now: Instant, policy: s.Policy) -> s.Step | None:
+    phase, memory = node
+    if memory.restart_request == request.id:
+        return _restarted(node, request, now)
+    running = isinstance(phase, s.Serving | s.Waiting | s.Standing)
+    match request.state:
+        case "asked":
+            if not running:
+                return answer(node, request, "refused", "no server runs there to be restarted")
+            return answer(node, request, "accepted")
+        case "accepted":
+            return _abandon(node, request, "the command did not confirm it", now, policy)
+    memory = replace(memory, restart_request=request.id)
+    kill_at = Instant(now + policy.stop_timeout_ms)
+    match phase:
+        case s.Serving():
+            return stop(s.Node(phase, memory), s.Again(now), kill_at, policy)
+        case s.Waiting(lease=lease):
+            return start(memory, lease, now, policy)
+        case s.Standing(run=run):
+            return s.Step(s.Node(s.Ending(run, kill_at), memory), (s.StopServer(run, kill_at),))
+        case s.Idle():
+            return answer(node, request, "failed", "no server runs there to be restarted")
+        case _:
+            return None
+
+
+def _restarted(node: s.Node, request: Request, now: Instant) -> s.Step | None:
+    phase, memory = node
+    if isinstance(phase, s.Serving) or (isinstance(phase, s.Standing) and phase.ready):
+        return answer(node, request, "done")
+    gave_up = isinstance(phase, s.Idle) and (now < memory.cool_until or now < memory.standby_at)
+    return answer(node, request, "failed", memory.trouble or "the server did not start") if gave_up else None
