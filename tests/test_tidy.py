@@ -39,12 +39,14 @@ MAY_IMPORT = {
 }
 
 # The core decides from what it is told: these would let it look for itself.
-IMPURE = {  # fmt: skip
+# fmt: off
+IMPURE = {
     "asyncio", "concurrent", "contextvars", "datetime", "io", "logging",
     "multiprocessing", "os", "pathlib", "queue", "random", "secrets", "select", "shutil",
     "signal", "socket", "subprocess", "sys", "tempfile", "threading", "time", "urllib",
     "uuid",
-}  # fmt: skip
+}
+# fmt: on
 STANDARD = sys.stdlib_module_names
 STANDARD_ONLY = ("sidecar/guard/", "sidecar/core/")
 
