@@ -1,0 +1,129 @@
+"""The keeper as the guard sees it: made in advance, given one server, dead with it.
+
+prepare() ── ready ── go() ── started or failed ── root exit ── pidfd readable ── reap()
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import struct
+
+from sidecar.guard import keeper, kernel, tree, wire
+
+NAMESPACES = kernel.CLONE_NEWPID | kernel.CLONE_NEWNS
+_READY_WITHIN_S = 5
+"""For the trial at start alone; a keeper takes about 5 ms."""
+
+
+class Cage:
+    """One keeper: its process, its socket, and our ends of the server's two pipes."""
+
+    def __init__(self, namespaces: int, run_dir: str, token: str) -> None:
+        """Fork the keeper.
+
+        Raises:
+            OSError: Namespaces or processes are refused; nothing is left behind.
+        """
+        self.token = token
+        self.in_namespace = namespaces != 0
+        self.cgroup = None if namespaces else tree.Cgroup.make(f"sidecar-{token}")
+        self.ready = False
+        self.told_go = False
+        self.root_pid: int | None = None
+        self.status: int | None = None
+        self.failed: str | None = None
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        stdout, stdout_w = os.pipe()
+        stderr, stderr_w = os.pipe()
+        ids = os.geteuid(), os.getegid()
+        try:
+            self.pid = kernel.clone(namespaces) if namespaces else os.fork()
+            if self.pid == 0:
+                keeper.main(theirs, (stdout_w, stderr_w), ids, namespaces, self.cgroup, run_dir)
+        except OSError:
+            ours.close()
+            for fd in (stdout, stderr):
+                os.close(fd)
+            if self.cgroup:
+                self.cgroup.remove()
+            raise
+        finally:
+            theirs.close()
+            os.close(stdout_w)
+            os.close(stderr_w)
+        self.pidfd = os.pidfd_open(self.pid)
+        self.streams = {stdout: "stdout", stderr: "stderr"}
+        for fd in self.streams:
+            os.set_blocking(fd, False)
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        self.control = ours
+
+    def wait_ready(self) -> bool:
+        """Wait until the keeper is ready or dead; return whether it is ready."""
+        self.control.settimeout(_READY_WITHIN_S)
+        with contextlib.suppress(TimeoutError):
+            self.receive()
+        self.control.setblocking(False)
+        return self.ready
+
+    def receive(self) -> str | None:
+        """Take one message and note what it says; return its name, None when there is none.
+
+        At the end of the socket the name is ``end``.
+        """
+        try:
+            data, rest, _flags, _address = self.control.recvmsg(4096 + 64, socket.CMSG_SPACE(12))
+        except BlockingIOError:
+            return None
+        except ConnectionResetError:
+            return "end"
+        if not data:
+            return "end"
+        message = wire.decode(data)
+        match message:
+            case {"ready": _}:
+                self.ready = True
+            case {"root": _}:
+                for _level, kind, raw in rest:
+                    if kind == socket.SCM_CREDENTIALS:
+                        self.root_pid = struct.unpack("3i", raw)[0]
+            case {"exit": int(status)}:
+                self.status = status
+            case {"failed": str(reason)}:
+                self.failed = reason
+        return next(iter(message))
+
+    def go(self, order: wire.Frame) -> None:
+        """Let the keeper start the server that *order* describes."""
+        self.control.send(wire.encode(order))
+        self.told_go = True
+
+    def stop(self) -> None:
+        """Ask the server to stop, by its stop command or signal."""
+        self._tell("stop")
+
+    def _tell(self, what: str) -> None:
+        with contextlib.suppress(OSError):  # it is dead, or so stuck that the kill must do
+            self.control.send(wire.encode({"do": what}))
+
+    def kill(self) -> None:
+        """Begin the end of the whole tree."""
+        if self.in_namespace or not self.told_go:
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+            return
+        self._tell("kill")
+        if self.cgroup:
+            self.cgroup.kill()
+        signal.pidfd_send_signal(self.pidfd, signal.SIGCONT)
+
+    def reap(self) -> int:
+        """Collect the dead keeper, close everything; return its exit code."""
+        _pid, status = os.waitpid(self.pid, 0)
+        self.control.close()
+        os.close(self.pidfd)
+        for fd in self.streams:
+            os.close(fd)
+        return os.waitstatus_to_exitcode(status)

@@ -1,0 +1,181 @@
+"""Find the guard of a run directory, or start one. Blocking calls, for a worker thread."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from sidecar.clock import Clock, left_s
+from sidecar.core.units import Instant
+from sidecar.errors import GuardError
+from sidecar.guard import proof, wire
+
+HELLO_WITHIN_MS = 2000
+"""A guard that says nothing for this long is stopped or hung, and is killed: its server dies with
+it. A healthy one answers in 1 ms; more makes a restarted sidecar wait, less kills on a busy host."""
+
+Wanted = Literal["auto", "kernel", "process"]
+
+
+@dataclass(frozen=True)
+class Connection:
+    """A guard that has given us control."""
+
+    sock: socket.socket
+    guard_pidfd: int
+    state: wire.Frame
+    keeper_pidfd: int | None
+
+    def close(self) -> None:
+        """Close all of it but the keeper's pidfd, which belongs to the run."""
+        self.sock.close()
+        os.close(self.guard_pidfd)
+
+
+@dataclass(frozen=True)
+class Spawn:
+    """How to start a guard."""
+
+    run_dir: Path
+    enforcement: Wanted
+    python: str
+    idle_exit_ms: int
+
+
+def attach_or_spawn(spawn: Spawn, deadline: Instant, clock: Clock) -> Connection:
+    """Return the connection to the guard in ``spawn.run_dir``, started if there is none.
+
+    Raises:
+        GuardError: There is no guard to be had by *deadline*, or an earlier server is not proven
+            dead. Nothing was started.
+    """
+    spawn.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    while clock.now() < deadline:
+        found = attach(spawn.run_dir, deadline, clock)
+        if found is None:
+            if not proof.wait_for_orphans(spawn.run_dir, deadline, clock):
+                raise GuardError(f"{spawn.run_dir}: an earlier server is not proven dead")
+            _start(spawn, deadline, clock)
+        elif spawn.enforcement in ("auto", found.state["enforcement"]) or found.state["run"]:
+            return found
+        else:
+            _send_away(found, deadline, clock)
+    raise GuardError(f"{spawn.run_dir}: no guard answers")
+
+
+def attach(run_dir: Path, deadline: Instant, clock: Clock) -> Connection | None:
+    """Connect to a guard and take control; None when there is none.
+
+    A guard that does not answer is killed, and counts as none.
+
+    Raises:
+        GuardError: The socket belongs to somebody else, or its guard speaks another protocol.
+    """
+    sock = wire.seqpacket()
+    pidfd = -1
+    try:
+        sock.settimeout(min(left_s(deadline, clock), HELLO_WITHIN_MS / 1000) or 0.001)
+        dir_fd = wire.open_run_dir(str(run_dir))
+        try:
+            sock.connect(wire.address(dir_fd))
+        finally:
+            os.close(dir_fd)
+        pid, uid = wire.peer(sock)
+        if uid != os.geteuid():
+            raise GuardError(f"{run_dir / wire.SOCKET_NAME}: belongs to uid {uid}")
+        pidfd = os.pidfd_open(pid)
+        return _take_control(sock, pidfd)
+    except (ConnectionError, FileNotFoundError, ProcessLookupError):
+        _close(sock, pidfd)
+        return None
+    except (TimeoutError, BlockingIOError):
+        # Without a pidfd even connect() had to wait: its queue is full. Rare; the caller retries.
+        if pidfd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            proof.readable(pidfd, HELLO_WITHIN_MS)
+        _close(sock, pidfd)
+        return None
+    except BaseException:
+        _close(sock, pidfd)
+        raise
+
+
+def _close(sock: socket.socket, pidfd: int) -> None:
+    sock.close()
+    if pidfd >= 0:
+        os.close(pidfd)
+
+
+def _take_control(sock: socket.socket, pidfd: int) -> Connection:
+    hello, _ = receive(sock)
+    if hello.get("type") != "hello" or hello.get("protocol") != wire.PROTOCOL:
+        raise GuardError(f"the guard speaks protocol {hello.get('protocol')}, not {wire.PROTOCOL}")
+    sock.send(wire.encode({"order": "control", "seq": 0, "protocol": wire.PROTOCOL}))
+    state, keeper_pidfd = receive(sock)
+    if state.get("type") != "state":
+        raise GuardError(f"the guard refuses: {state.get('reason')}")
+    sock.setblocking(False)
+    return Connection(sock, pidfd, state, keeper_pidfd)
+
+
+def receive(sock: socket.socket) -> tuple[wire.Frame, int | None]:
+    """Return the next message and the descriptor that came with it.
+
+    Raises:
+        ConnectionError: The guard has closed the connection.
+        GuardError: It sent something that is no message.
+    """
+    flags = socket.MSG_CMSG_CLOEXEC
+    data, fds, _flags, _address = socket.recv_fds(sock, wire.FRAME_MAX, 1, flags)
+    if not data:
+        raise ConnectionResetError("closed by the guard")
+    try:
+        return wire.decode(data), fds[0] if fds else None
+    except wire.BadFrame as error:
+        raise GuardError(f"message from the guard: {error}") from error
+
+
+def _send_away(found: Connection, deadline: Instant, clock: Clock) -> None:
+    """Make an idle guard of another enforcement leave, and wait until it is gone."""
+    found.sock.send(wire.encode({"order": "shutdown", "seq": 1}))
+    gone = proof.readable(found.guard_pidfd, int(left_s(deadline, clock) * 1000))
+    found.close()
+    if not gone:
+        raise GuardError("an idle guard does not leave")
+
+
+def _start(spawn: Spawn, deadline: Instant, clock: Clock) -> None:
+    script = Path(__file__).with_name("guard.py")
+    ready_r, ready_w = os.pipe()
+    command = [spawn.python, "-I", "-S", str(script), "--run-dir", str(spawn.run_dir.absolute())]
+    command += ["--enforcement", spawn.enforcement, "--idle-exit-ms", str(spawn.idle_exit_ms)]
+    command += ["--ready-fd", str(ready_w)]
+    try:
+        with (spawn.run_dir / "guard.log").open("ab") as log:
+            try:
+                subprocess.run(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=log,
+                    pass_fds=(ready_w,),
+                    start_new_session=True,
+                    timeout=left_s(deadline, clock),
+                    check=True,
+                )
+            finally:
+                os.close(ready_w)
+        if not proof.readable(ready_r, int(left_s(deadline, clock) * 1000)):
+            raise GuardError("the guard does not start in time")
+        answer = os.read(ready_r, 4096).decode(errors="replace")
+    except (OSError, subprocess.SubprocessError) as error:
+        raise GuardError(f"the guard does not start: {error}") from error
+    finally:
+        os.close(ready_r)
+    if answer != "ready":
+        raise GuardError(f"the guard does not start: {answer or 'see guard.log'}")

@@ -1,0 +1,497 @@
+"""The guard process: one thread, one epoll, nothing that blocks.
+
+Rules
+  * A server is started only after the kernel timer is armed and the clock was read *after* that:
+    a guard that was stopped in between is dead, or refuses.
+  * ``exited`` and ``start_failed`` are said only after the keeper was reaped, in enforcement
+    ``process`` also only after no child of ours was left: nothing of the run is alive.
+  * Whatever goes wrong in here ends the guard, and with it the server. That is the safe way.
+
+SIGTERM means "leave when no server runs": systemd sends it to all processes of a unit at once.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import gc
+import os
+import select
+import signal
+import sys
+import traceback
+
+from sidecar.guard import kernel, record, tree, wire
+from sidecar.guard.cage import NAMESPACES, Cage
+from sidecar.guard.door import Door
+from sidecar.guard.output import Output
+from sidecar.guard.run import Run
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn
+
+    from sidecar.guard.link import Link
+
+RETRY_MS = 100
+"""Before another keeper is made when one died idle or could not be made."""
+SWEEP_MS = 20
+"""Between two passes over strays whose keeper was killed (enforcement ``process``)."""
+IDLE_EXIT_MS = 60_000
+"""A guard without server and client leaves after this; the next sidecar starts a new one."""
+
+
+class Refused(Exception):
+    """An order that changes nothing; the message is the reason."""
+
+
+class Guard:
+    """The server's parent."""
+
+    def __init__(self, run_dir: str, enforcement: str, idle_exit_ms: int) -> None:
+        self.run_dir = run_dir
+        self.idle_exit_ms = idle_exit_ms
+        self.epoll = select.epoll()
+        self.handlers: dict[int, Callable[[], None]] = {}
+        self.masks: dict[int, int] = {}
+        self.death_timer = kernel.DeathTimer()
+        self.wake_timer = kernel.WakeTimer()
+        self.output = Output()
+        self.unsent: bytes | None = None
+        self.run: Run | None = None
+        self.cage: Cage | None = None
+        self.cages = 0
+        self.sweeping = False
+        self.finished: wire.Frame | None = None
+        self.leaving = False
+        self.quiet_since_ms = kernel.now_ms()
+        self.retry_at_ms: int | None = None
+        self.namespaces = self._try_out(enforcement)
+        self.enforcement = "kernel" if self.namespaces else "process"
+        self.door = Door(run_dir)
+        self._watch(self.door.listener.fileno(), self._knock)
+        self._watch(self.wake_timer.fd, lambda: None)
+
+    # The loop.
+
+    def serve(self) -> None:
+        """Run until told to leave, or idle for long."""
+        wake_r, wake_w = os.pipe()
+        os.set_blocking(wake_w, False)
+        signal.set_wakeup_fd(wake_w, warn_on_full_buffer=False)
+        signal.signal(signal.SIGTERM, self._on_term)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        self._watch(wake_r, lambda: void(os.read(wake_r, 512)))
+        while not (self.leaving and self.run is None):
+            self._rearm()
+            for fd, _events in self.epoll.poll():
+                handler = self.handlers.get(fd)
+                if handler:
+                    handler()
+            self._on_time()
+            self._flush()
+        self.door.lock_up()
+
+    def _on_term(self, _number: int, _frame: object) -> None:
+        self.leaving = True
+
+    def _watch(self, fd: int, handler: Callable[[], None]) -> None:
+        self.handlers[fd] = handler
+        self.masks[fd] = select.EPOLLIN
+        self.epoll.register(fd, select.EPOLLIN)
+
+    def _unwatch(self, fd: int) -> None:
+        if self.handlers.pop(fd, None):
+            del self.masks[fd]
+            self.epoll.unregister(fd)
+
+    def _rearm(self) -> None:
+        """Wake at the next instant at which ``_on_time`` has something to do."""
+        at: list[int] = []
+        if self.run and self.run.killed_by is None:
+            at.append(self.run.terms.kill_ms)
+        if self.sweeping:
+            at.append(kernel.now_ms() + SWEEP_MS)
+        if self.retry_at_ms is not None:
+            at.append(self.retry_at_ms)
+        if self._quiet():
+            at.append(self.quiet_since_ms + self.idle_exit_ms)
+        self.wake_timer.arm(min(at) if at else None)
+
+    def _on_time(self) -> None:
+        now_ms = kernel.now_ms()
+        run = self.run
+        if run and run.killed_by is None and now_ms >= run.terms.kill_ms:
+            self._kill(run, run.terms.reason())
+        if self.sweeping:
+            self._sweep()
+        if self.retry_at_ms is not None and now_ms >= self.retry_at_ms:
+            self._prepare()
+        if not self._quiet():
+            self.quiet_since_ms = now_ms
+        elif now_ms >= self.quiet_since_ms + self.idle_exit_ms:
+            self.leaving = True
+
+    def _quiet(self) -> bool:
+        return self.run is None and self.door.controller is None
+
+    # Keepers.
+
+    def _try_out(self, enforcement: str) -> int:
+        """Make the first keeper; return the namespaces that this host grants, 0 for none."""
+        if os.getpid() == 1:
+            raise Refused("a guard that is pid 1 of a namespace ignores its own SIGKILL timer")
+        kernel.set_child_subreaper()
+        attempts = [NAMESPACES | kernel.CLONE_NEWUSER]
+        if os.geteuid() == 0:
+            attempts.insert(0, NAMESPACES)
+        for namespaces in attempts if enforcement != "process" else []:
+            try:
+                cage = Cage(namespaces, self.run_dir, self._token())
+            except OSError as error:
+                print(f"guard: namespaces: {error}", file=sys.stderr)  # noqa: T201
+                continue
+            if cage.wait_ready():
+                self._adopt(cage)
+                return namespaces
+            cage.kill()
+            cage.reap()
+        if enforcement == "kernel":
+            raise Refused("PID namespaces are refused here (SYS_ADMIN or user namespaces needed)")
+        cage = Cage(0, self.run_dir, self._token())
+        if not cage.wait_ready():
+            raise Refused("the keeper does not start; see guard.log")
+        self._adopt(cage)
+        return 0
+
+    def _token(self) -> str:
+        self.cages += 1
+        return f"{os.getpid()}-{kernel.now_ms()}-{self.cages}"
+
+    def _prepare(self) -> None:
+        """Make the next keeper, so that the next start need not wait for it."""
+        self.retry_at_ms = None
+        if self.cage:
+            return
+        try:
+            self._adopt(Cage(self.namespaces, self.run_dir, self._token()))
+        except OSError as error:
+            self.retry_at_ms = kernel.now_ms() + RETRY_MS
+            if self.run:
+                self._finish({"type": "start_failed", "reason": f"keeper: {error}"})
+
+    def _adopt(self, cage: Cage) -> None:
+        self.cage = cage
+        cage.control.setblocking(False)
+        self._watch(cage.control.fileno(), self._heard)
+        self._watch(cage.pidfd, self._keeper_died)
+        for fd, stream in cage.streams.items():
+            self._watch(fd, lambda fd=fd, stream=stream: self._printed(fd, stream))  # type: ignore[misc]
+
+    def _printed(self, fd: int, stream: str) -> None:
+        if not self.output.read(fd, self.run.id if self.run else "", stream):
+            self._unwatch(fd)
+
+    def _heard(self) -> None:
+        cage, run = self.cage, self.run
+        if cage is None:
+            return
+        while (word := cage.receive()) is not None:
+            if word == "end":
+                self._unwatch(cage.control.fileno())  # its pidfd will tell
+                return
+            if word == "ready" and run:
+                self._launch(run, cage)
+            elif word == "root" and run:
+                run.server_pid = cage.root_pid
+            elif word == "started" and run:
+                run.started = True
+                frame: wire.Frame = {"type": "started", "keeper_pid": cage.pid}
+                self._tell({**frame, "run": run.id, "server_pid": run.server_pid}, cage.pidfd)
+
+    def _keeper_died(self) -> None:
+        cage = self.cage
+        if cage is None:
+            return
+        self._heard()
+        for fd in (cage.control.fileno(), cage.pidfd, *cage.streams):
+            self._unwatch(fd)
+        if self.run:
+            for fd, stream in cage.streams.items():
+                self.output.drain(fd, self.run.id, stream)
+        code = cage.reap()
+        if not cage.in_namespace and code != 0:
+            self.sweeping = True  # it was killed: its children are ours now
+            self._sweep()
+        else:
+            self._proven_dead()
+
+    def _sweep(self) -> None:
+        """Kill and reap what a killed keeper left to us; no child left is the proof."""
+        cage = self.cage
+        if cage and cage.cgroup:
+            cage.cgroup.kill()
+        tree.signal_descendants(os.getpid(), signal.SIGKILL)
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        except ChildProcessError:
+            self.sweeping = False
+            self._proven_dead()
+
+    def _proven_dead(self) -> None:
+        cage, run = self.cage, self.run
+        self.cage = None
+        if cage and cage.cgroup:
+            cage.cgroup.remove()
+        if run is None or cage is None:
+            self.retry_at_ms = kernel.now_ms() + RETRY_MS  # it died idle: not at once, or it loops
+            return
+        if not cage.told_go:
+            frame: wire.Frame = {"type": "start_failed", "reason": "the keeper died at once"}
+        elif run.started or cage.failed is None:
+            status = -int(signal.SIGKILL) if cage.status is None else cage.status
+            frame = {"type": "exited", "status": status, "killed_by": run.killed_by}
+        else:
+            frame = {"type": "start_failed", "reason": cage.failed}
+        self._finish(frame)
+        self._prepare()
+
+    def _finish(self, frame: wire.Frame) -> None:
+        """Tell the end of the run, and keep it until a client has acknowledged it."""
+        if self.run is None:
+            return
+        self.finished = {**frame, "run": self.run.id}
+        self.run = None
+        self._flush()  # its last words first
+        self._tell(self.finished)
+        self.death_timer.arm(None)
+        record.remove(self.run_dir)
+
+    # Starting and killing.
+
+    def _launch(self, run: Run, cage: Cage) -> None:
+        """Arm, then read the clock, then go."""
+        self._arm(run, cage)
+        if run.terms.too_late(kernel.now_ms()):
+            self._finish({"type": "start_failed", "reason": "too late: its deadline has come"})
+            return
+        try:
+            cage.go(run.for_keeper(cage.token))
+        except (OSError, wire.BadFrame) as error:
+            self._finish({"type": "start_failed", "reason": f"keeper: {error}"})
+
+    def _arm(self, run: Run, cage: Cage) -> None:
+        """Record, then set the kernel's timer: a record may claim too much, never too little."""
+        found: record.Record = {
+            **record.identity(cage.pid),
+            "enforcement": self.enforcement,
+            "run": run.id,
+            "deadline_ms": run.terms.deadline_ms,
+            "token": cage.token,
+            "cgroup": cage.cgroup.path if cage.cgroup else None,
+        }
+        record.write(self.run_dir, found)
+        self.death_timer.arm(run.terms.kernel_ms)
+
+    def _kill(self, run: Run, reason: str) -> None:
+        if run.killed_by is None:
+            run.killed_by = reason
+        if self.cage:
+            self.cage.kill()
+
+    # Clients.
+
+    def _knock(self) -> None:
+        link = self.door.accept()
+        if link is None:
+            return
+        self._watch(link.fd, lambda: self._called(link))
+        link.send({"type": "hello", "protocol": wire.PROTOCOL, **self._describe()})
+
+    def _describe(self) -> wire.Frame:
+        keeper_pid = self.cage.pid if self.cage else None
+        return {
+            "guard_pid": os.getpid(),
+            "enforcement": self.enforcement,
+            "run": self.run.describe(keeper_pid) if self.run else None,
+        }
+
+    def _called(self, link: Link) -> None:
+        try:
+            frame = self.door.read(link)
+            if frame is not None:
+                self._obey(link, frame)
+        except wire.BadFrame as error:
+            link.refuse(str(error))
+
+    def _obey(self, link: Link, frame: wire.Frame) -> None:
+        seq, name = wire.whole(frame, "seq"), wire.text(frame, "order")
+        if name == "control":
+            if wire.whole(frame, "protocol") != wire.PROTOCOL:
+                raise wire.BadFrame(f"protocol {frame['protocol']}, this is {wire.PROTOCOL}")
+            self.door.take_control(link)
+            state: wire.Frame = {"type": "state", "seq": seq, "finished": self.finished}
+            running = self.run and self.cage
+            link.send({**state, **self._describe()}, self.cage.pidfd if running else None)  # type: ignore[union-attr]
+            return
+        if link is not self.door.controller:
+            raise wire.BadFrame("not in control")
+        order = ORDERS.get(name)
+        if order is None:
+            raise wire.BadFrame(f"order {name!r}: unknown")
+        answer: wire.Frame = {"type": "answer", "seq": seq, "order": name, "run": frame.get("run")}
+        try:
+            link.send({**answer, "ok": True, "reason": None, **(order(self, frame) or {})})
+        except Refused as reason:
+            link.send({**answer, "ok": False, "reason": str(reason)})
+
+    def _the_run(self, frame: wire.Frame) -> Run:
+        if self.run is None or self.run.id != wire.text(frame, "run"):
+            now = f"run {self.run.id!r}" if self.run else "no run"
+            raise Refused(f"run {frame['run']!r}: not here, there is {now}")
+        return self.run
+
+    def start(self, frame: wire.Frame) -> None:
+        """Order: start a server. A refusal proves that nothing of it runs."""
+        run = Run(frame, kernel.now_ms())
+        if self.run:
+            raise Refused(f"run {self.run.id!r} is not over")
+        if self.leaving:
+            raise Refused("the guard is leaving")
+        if run.terms.too_late(run.started_at_ms):
+            raise Refused("too late: its deadline has come")
+        self.finished = None
+        self.run = run
+        if self.cage is None:
+            self._prepare()
+        elif self.cage.ready:
+            self._launch(run, self.cage)
+
+    def extend(self, frame: wire.Frame) -> wire.Frame:
+        """Order: move the deadline back."""
+        run = self._the_run(frame)
+        deadline_ms = wire.whole(frame, "deadline_ms")
+        note = wire.note(frame)
+        if run.killed_by or run.terms.too_late(kernel.now_ms()):
+            raise Refused("too late: the kill is due")
+        run.terms.extend(deadline_ms)
+        if "note" in frame:
+            run.note = note
+        if self.cage and self.cage.told_go:
+            self._arm(run, self.cage)
+        return {"deadline_ms": run.terms.deadline_ms}
+
+    def stop(self, frame: wire.Frame) -> wire.Frame:
+        """Order: stop gracefully, kill at an instant."""
+        run = self._the_run(frame)
+        run.terms.stop(wire.whole(frame, "kill_at_ms"))
+        if not run.stopping:
+            run.stopping = True
+            if self.cage and self.cage.told_go:
+                self.cage.stop()
+            else:
+                self._kill(run, "order")
+        return {"kill_at_ms": run.terms.kill_ms}
+
+    def kill(self, frame: wire.Frame) -> None:
+        """Order: end it now."""
+        self._kill(self._the_run(frame), "order")
+
+    def note(self, frame: wire.Frame) -> None:
+        """Order: keep this for the next client."""
+        self._the_run(frame).note = wire.note(frame)
+
+    def ack(self, frame: wire.Frame) -> None:
+        """Order: the end of this run is known."""
+        if self.finished and self.finished["run"] == wire.text(frame, "run"):
+            self.finished = None
+
+    def shutdown(self, _frame: wire.Frame) -> None:
+        """Order: leave when no server runs."""
+        self.leaving = True
+
+    def ping(self, _frame: wire.Frame) -> None:
+        """Order: answer."""
+
+    def _tell(self, frame: wire.Frame, fd: int | None = None) -> None:
+        if self.door.controller:
+            self.door.controller.send(frame, fd)
+
+    def _flush(self) -> None:
+        """Send what waits, output last, and listen for room where it did not fit."""
+        controller = self.door.controller
+        starting = self.run is not None and not self.run.started  # "started" comes before its output
+        if controller and controller.flush() and not starting:
+            while self.unsent or self.output:
+                self.unsent = self.unsent or wire.encode(self.output.take())
+                if not controller.offer(self.unsent):
+                    break
+                self.unsent = None
+        for link in list(self.door.links.values()):
+            full = not link.flush() or (link is controller and self.unsent is not None)
+            if link.broken:
+                self._unwatch(link.fd)
+                self.door.close(link)
+                continue
+            mask = select.EPOLLIN | (select.EPOLLOUT if full else 0)
+            if self.masks[link.fd] != mask:
+                self.masks[link.fd] = mask
+                self.epoll.modify(link.fd, mask)
+
+
+ORDERS: dict[str, Callable[[Guard, wire.Frame], wire.Frame | None]] = {
+    "start": Guard.start,
+    "extend": Guard.extend,
+    "stop": Guard.stop,
+    "kill": Guard.kill,
+    "note": Guard.note,
+    "ack": Guard.ack,
+    "shutdown": Guard.shutdown,
+    "ping": Guard.ping,
+}
+
+
+def void(_value: object) -> None:
+    """Ignore a result."""
+
+
+def main(argv: list[str]) -> NoReturn:
+    """Detach, start, tell the starter on ``--ready-fd`` how it went, serve."""
+    options = dict(zip(argv[::2], argv[1::2], strict=True))
+    ready_fd = int(options["--ready-fd"])
+    if os.fork():
+        os._exit(0)  # the sidecar must not be our parent: it would have to reap us
+    run_dir = options["--run-dir"]
+    try:
+        guard = _begin(run_dir, options)
+    except BaseException as error:  # outermost frame
+        if not isinstance(error, Refused):
+            traceback.print_exc()
+        os.write(ready_fd, str(error).encode()[:4000] or b"unknown error")
+        os._exit(1)
+    os.write(ready_fd, b"ready")
+    os.close(ready_fd)
+    try:
+        guard.serve()
+    except BaseException:  # outermost frame: the tree dies with us
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
+
+
+def _begin(run_dir: str, options: dict[str, str]) -> Guard:
+    os.chdir("/")
+    kernel.set_name("sidecar-guard")
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+    lock = os.open(os.path.join(run_dir, "guard.lock"), flags, 0o600)  # noqa: PTH118
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise Refused("another guard is at work here") from None
+    gc.collect()
+    gc.freeze()  # pages shared with the keepers stay shared
+    return Guard(run_dir, options["--enforcement"], int(options["--idle-exit-ms"]))

@@ -1,0 +1,335 @@
+"""The keeper: between guard and server, so that the death of one process proves the tree dead.
+
+    guard ── keeper ── server's first process ── ...
+
+``kernel``: the keeper is pid 1 of the server's PID namespace with PDEATHSIG SIGKILL. Whatever kills
+it, or the guard, makes the kernel kill the namespace; its pidfd becomes readable only after that.
+
+``process``: the keeper is a child subreaper, so every descendant stays below it, and it exits only
+when it has no child left. PDEATHSIG is SIGCONT: a guard killed at its deadline wakes a stopped
+keeper, which finds the guard's end of the socket closed and kills the tree.
+
+Rules
+  * It starts nothing before the guard's "go", and reads that only after PDEATHSIG is set.
+  * It never changes credentials (that would clear PDEATHSIG); only the server's process does.
+  * The server is the *whole tree*. When its first process exits with 0 and others live (a launcher
+    that daemonises), the run goes on until the last is gone; the status stays 0. When the first
+    exits otherwise and no stop is under way, the rest is killed: half a server is none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import pwd
+import select
+import signal
+import socket
+import sys
+import traceback
+
+from sidecar.guard import kernel, record, tree, wire
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+RESCAN_MS = 20
+"""Between two passes of killing a tree without namespace. Costs a scan of /proc each."""
+
+
+def main(
+    control: socket.socket,
+    out: tuple[int, int],
+    ids: tuple[int, int],
+    namespaces: int,
+    cgroup: tree.Cgroup | None,
+    run_dir: str,
+) -> NoReturn:
+    """Be the keeper. Called in the forked child; never returns.
+
+    Args:
+        control: Our end of the socket to the guard.
+        out: Where the server's stdout and stderr go.
+        ids: The guard's uid and gid.
+        namespaces: The flags we were cloned with, 0 for enforcement ``process``.
+        cgroup: Where the server goes, if there is one.
+        run_dir: Where ``keeper.json`` is.
+    """
+    try:
+        _close_all_but([2, control.fileno(), *out])
+        signal.set_wakeup_fd(-1)
+        if namespaces & kernel.CLONE_NEWUSER:
+            _map_own_ids(*ids)
+        Keeper(control, out, namespaces, cgroup, run_dir).serve()
+    except BaseException:  # outermost frame: whatever it is, nothing may run on
+        traceback.print_exc()
+    finally:
+        # Without a namespace a failed keeper leaves its tree to the guard, a subreaper as well.
+        os._exit(1)
+
+
+def _close_all_but(keep: list[int]) -> None:
+    """The guard's connections must end with the guard, whether or not we live."""
+    low = 0
+    for fd in sorted(keep):
+        os.closerange(low, fd)
+        low = fd + 1
+    os.closerange(low, 1 << 20)
+
+
+class Keeper:
+    """One server tree, from "go" to its end."""
+
+    def __init__(
+        self,
+        control: socket.socket,
+        out: tuple[int, int],
+        namespaces: int,
+        cgroup: tree.Cgroup | None,
+        run_dir: str,
+    ) -> None:
+        self.control = control
+        self.out = out
+        self.namespaces = namespaces
+        self.kernel = namespaces != 0
+        self.cgroup = cgroup
+        self.run_dir = run_dir
+        self.order: wire.Frame = {}
+        self.root = 0
+        self.root_status: int | None = None
+        self.stop_command = 0
+        self.executed = False
+        self.stopping = False
+        self.killing = False
+        self.orphaned = False
+        self.exec_result = -1
+
+    def serve(self) -> None:
+        """Set up, wait for "go", start the server, reap until nothing is left."""
+        self._set_up()
+        self._tell({"ready": True})
+        data = self.control.recv(wire.FRAME_MAX)
+        if not data:
+            os._exit(0)  # the guard is gone before it started anything
+        self.order = wire.decode(data)
+        wake_r, wake_w = os.pipe()
+        os.set_blocking(wake_r, False)
+        os.set_blocking(wake_w, False)
+        signal.set_wakeup_fd(wake_w, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, _noted)
+        self.exec_result = self._start_root()
+        self._loop(wake_r)
+
+    def _set_up(self) -> None:
+        kernel.set_name("sidecar-keeper")
+        if self.kernel:
+            if os.getpid() != 1:
+                raise RuntimeError("not pid 1 of a namespace")
+            kernel.set_parent_death_signal(signal.SIGKILL)
+            if self.namespaces & kernel.CLONE_NEWNS:
+                _fresh_proc()
+        else:
+            kernel.set_child_subreaper()
+            kernel.set_parent_death_signal(signal.SIGCONT)
+        signal.signal(signal.SIGCONT, _noted)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+
+    def _tell(self, message: wire.Frame) -> None:
+        with contextlib.suppress(OSError):  # the guard is gone: seen as the end of the socket
+            self.control.send(wire.encode(message))
+
+    def _loop(self, wake_r: int) -> None:
+        poll = select.poll()
+        for fd in (self.control.fileno(), wake_r, self.exec_result):
+            poll.register(fd, select.POLLIN)
+        while True:
+            for fd, _events in poll.poll(RESCAN_MS if self.killing else None):
+                if fd == wake_r:
+                    os.read(wake_r, 4096)
+                elif fd == self.exec_result:
+                    poll.unregister(fd)
+                    self._executed(os.read(fd, 4096))
+                else:
+                    self._ordered()
+                    if self.orphaned:
+                        poll.unregister(fd)
+            self._reap()
+            if self.killing:
+                self._kill_pass()
+
+    # Orders.
+
+    def _ordered(self) -> None:
+        data = self.control.recv(wire.FRAME_MAX)
+        match wire.decode(data).get("do") if data else "end":
+            case "stop" if not self.stopping:
+                self.stopping = True
+                if self.executed:  # before that it would not hear
+                    self._stop()
+            case "kill":
+                self._kill()
+            case "end":
+                self.orphaned = True
+                self._kill()
+
+    def _stop(self) -> None:
+        command = self.order["stop_command"]
+        if command is None:
+            self._signal()
+            return
+        self.stop_command = os.fork()
+        if self.stop_command == 0:
+            self._become(wire.texts(self.order, "stop_command"), -1)
+
+    def _signal(self) -> None:
+        """To the first process's group; when that is gone, to everything in the tree."""
+        number = wire.whole(self.order, "stop_signal")
+        try:
+            if self.root_status is None:
+                os.killpg(self.root, number)
+                return
+        except ProcessLookupError:
+            pass  # it has not called setsid() yet, or is just exiting
+        if not self.kernel:
+            tree.signal_descendants(os.getpid(), number)
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(-1, number)  # from pid 1: everything in the namespace but ourselves
+
+    def _kill(self) -> None:
+        if self.kernel:
+            os._exit(0)  # the kernel does it, and lets nobody escape
+        self.killing = True
+
+    def _kill_pass(self) -> None:
+        if self.cgroup:
+            self.cgroup.kill()
+        tree.signal_descendants(os.getpid(), signal.SIGKILL)
+
+    # Starting and reaping.
+
+    def _start_root(self) -> int:
+        """Fork the server; return the pipe that brings an error, or its end after the exec."""
+        result_r, result_w = os.pipe()
+        self.root = os.fork()
+        if self.root == 0:
+            # Its credentials tell the guard our pid as the guard sees it.
+            self._tell({"root": True})
+            self._become(wire.texts(self.order, "argv"), result_w)
+        os.close(result_w)
+        return result_r
+
+    def _executed(self, error: bytes) -> None:
+        os.close(self.exec_result)
+        if error:
+            self._tell({"failed": error.decode(errors="replace")})
+            return
+        self._tell({"started": True})
+        self.executed = True
+        if self.stopping:
+            self._stop()
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                self._empty()
+            if pid == 0:
+                return
+            code = os.waitstatus_to_exitcode(status)
+            if pid == self.root and self.root_status is None:
+                self.root_status = code
+                self._tell({"exit": code})
+                if code != 0 and not self.stopping:
+                    self._kill()
+            elif pid == self.stop_command and code != 0:
+                self._signal()
+
+    def _empty(self) -> NoReturn:
+        """No child is left: the tree is proven empty, and our death tells so."""
+        if self.orphaned and not self.kernel:
+            found = record.read(self.run_dir)
+            if found and found.get("keeper_pid") == os.getpid():
+                record.write(self.run_dir, {**found, "empty": True})
+        os._exit(0)
+
+    def _become(self, argv: list[str], result: int) -> NoReturn:
+        """In the forked child: turn into *argv*, or write why not to *result* and exit."""
+        try:
+            os.setsid()
+            step = "stdin"
+            try:
+                for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCONT):
+                    signal.signal(number, signal.SIG_DFL)
+                for number in (signal.SIGCHLD, signal.SIGPIPE, signal.SIGXFSZ):
+                    signal.signal(number, signal.SIG_DFL)
+                os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+                os.dup2(self.out[0], 1)
+                if self.cgroup:
+                    step = "cgroup"
+                    self.cgroup.enter()
+                step = f"user {self.order['user']!r}"
+                _drop_to(self.order["user"])
+                step = f"cwd {self.order['cwd']!r}"
+                os.chdir(wire.text(self.order, "cwd"))
+                step = f"command {argv[0]!r}"
+                if not self.kernel:
+                    kernel.set_parent_death_signal(signal.SIGKILL)
+                os.dup2(self.out[1], 2)
+                os.execvpe(argv[0], argv, wire.environment(self.order, "env"))  # noqa: S606
+            except OSError as error:
+                reason = f"{step}: {error.strerror or error}"
+            except LookupError:
+                reason = f"{step}: unknown"
+            if result >= 0:
+                os.write(result, reason.encode())
+        finally:
+            os._exit(127)
+
+
+def _drop_to(user: object) -> None:
+    if user is None:
+        return
+    try:
+        entry = pwd.getpwuid(int(str(user))) if str(user).isdigit() else pwd.getpwnam(str(user))
+    except KeyError:
+        raise LookupError(user) from None
+    if entry.pw_uid == os.geteuid():
+        return
+    if os.geteuid() != 0:
+        raise OSError(errno.EPERM, "only root may start a server as another user")
+    os.setgroups(os.getgrouplist(entry.pw_name, entry.pw_gid))
+    os.setgid(entry.pw_gid)
+    os.setuid(entry.pw_uid)
+
+
+def _fresh_proc() -> None:
+    """Show the server its own pids, where that is allowed; what the host mounts later comes in."""
+    try:
+        kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_SLAVE)
+        flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
+        kernel.mount("proc", "/proc", "proc", flags)
+    except OSError as error:
+        print(f"keeper: no fresh /proc: {error}", file=sys.stderr)  # noqa: T201
+
+
+def _map_own_ids(uid: int, gid: int) -> None:
+    """In a new user namespace: be the same user as outside, and nobody else."""
+    for name, line in (
+        ("setgroups", "deny"),
+        ("uid_map", f"{uid} {uid} 1"),
+        ("gid_map", f"{gid} {gid} 1"),
+    ):
+        fd = os.open(f"/proc/self/{name}", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, line.encode())
+        finally:
+            os.close(fd)
+
+
+def _noted(_number: int, _frame: object) -> None:
+    """Exist: a signal without handler interrupts nothing and writes to no wake-up descriptor."""

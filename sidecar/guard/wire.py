@@ -1,0 +1,142 @@
+"""How guard and client write to each other: one JSON object per SOCK_SEQPACKET message.
+
+The guard speaks first:
+
+    guard   {"type": "hello", "protocol": 1, "guard_pid", "enforcement", "run": {...} or null}
+    client  {"order": "control", "seq": 1, "protocol": 1}
+    guard   {"type": "state", "seq": 1, ...as hello..., "finished": {...} or null}   + keeper's pidfd
+
+Only ``control`` gives the client the say, and takes it from the client before: who merely connects,
+reads the hello and leaves disturbs nobody. Then, any number of
+
+    client  {"order": NAME, "seq": N, "run": ID, ...}
+    guard   {"type": "answer", "seq": N, "order": NAME, "run": ID, "ok": bool, "reason": str or null}
+    guard   {"type": "started" | "start_failed" | "exited" | "output", "run": ID, ...}
+
+    order     takes
+    start     argv, cwd, env, user, role, epoch, deadline_ms, kill_margin_ms, note, stop_signal,
+              stop_command
+    extend    deadline_ms, note (optional)
+    stop      kill_at_ms
+    kill, ack
+    note      note
+    ping, shutdown (these two without run)
+
+Anything else ends the connection, after ``{"type": "error", "reason"}`` where that can be written,
+and changes nothing. Instants are ms on CLOCK_BOOTTIME.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import struct
+
+PROTOCOL = 1
+FRAME_MAX = 128 * 1024
+"""Bytes of one message: argv and environment must fit. The kernel takes up to ~208 KB unasked."""
+NOTE_MAX = 4096
+"""Bytes of a note, as JSON."""
+SOCKET_NAME = "guard.sock"
+
+Frame = dict[str, object]
+
+
+class BadFrame(ValueError):
+    """A message that is not what this protocol allows."""
+
+
+def encode(frame: Frame) -> bytes:
+    """Return *frame* as one message.
+
+    Raises:
+        BadFrame: It is too large.
+    """
+    data = json.dumps(frame, separators=(",", ":")).encode()
+    if len(data) > FRAME_MAX:
+        raise BadFrame(f"message of {len(data)} bytes, at most {FRAME_MAX} allowed")
+    return data
+
+
+def decode(data: bytes) -> Frame:
+    """Return the object in *data*.
+
+    Raises:
+        BadFrame: It is not one JSON object.
+    """
+    try:
+        frame = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise BadFrame("not JSON") from error
+    if type(frame) is not dict:
+        raise BadFrame("not a JSON object")
+    return frame
+
+
+def text(frame: Frame, key: str) -> str:
+    """Return the string at *key*; raise BadFrame for anything else."""
+    value = frame.get(key)
+    if type(value) is not str or "\0" in value:
+        raise BadFrame(f"{key}: not a string")
+    return value
+
+
+def whole(frame: Frame, key: str, low: int = 0, high: int = 1 << 53) -> int:
+    """Return the integer within *low* and *high* at *key*; raise BadFrame for anything else."""
+    value = frame.get(key)
+    if type(value) is not int or not low <= value <= high:
+        raise BadFrame(f"{key}: not an integer within {low}..{high}")
+    return value
+
+
+def texts(frame: Frame, key: str) -> list[str]:
+    """Return the non-empty list of strings at *key*; raise BadFrame for anything else."""
+    value = frame.get(key)
+    if type(value) is not list or not value:
+        raise BadFrame(f"{key}: not a list of strings")
+    for item in value:
+        if type(item) is not str or "\0" in item:
+            raise BadFrame(f"{key}: not a list of strings")
+    return value
+
+
+def environment(frame: Frame, key: str) -> dict[str, str]:
+    """Return the string-to-string object at *key*; raise BadFrame for anything else."""
+    value = frame.get(key)
+    if type(value) is not dict:
+        raise BadFrame(f"{key}: not an object")
+    for name, item in value.items():
+        if type(item) is not str or "\0" in item or "\0" in name or "=" in name or not name:
+            raise BadFrame(f"{key}: not an environment")
+    return value
+
+
+def note(frame: Frame) -> object:
+    """Return the note; raise BadFrame when it is too large."""
+    value = frame.get("note")
+    if len(json.dumps(value)) > NOTE_MAX:
+        raise BadFrame(f"note: more than {NOTE_MAX} bytes")
+    return value
+
+
+def seqpacket() -> socket.socket:
+    """Return a new socket of the kind used here."""
+    return socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+def address(run_dir_fd: int) -> str:
+    """Return the socket's address: by descriptor, for an address may have only 107 bytes."""
+    return f"/proc/self/fd/{run_dir_fd}/{SOCKET_NAME}"
+
+
+def open_run_dir(run_dir: str) -> int:
+    """Return a descriptor that stands for *run_dir*."""
+    return os.open(run_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def peer(sock: socket.socket) -> tuple[int, int]:
+    """Return pid and uid of the other end, as the kernel noted them at connect or listen."""
+    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    pid, uid, _gid = struct.unpack("3i", raw)
+    return pid, uid
