@@ -1,0 +1,158 @@
+"""AggreGate Server: its role is in ``server.xml``, and open client and web ports show that it serves.
+
+A standby stays up and monitors the master. Its own detection of a silent master cannot be switched off,
+only put off, to 24 h: so a standby lives 20 h at most and is then started anew. One whose client port
+opens all the same has made itself active.
+
+Not known, and assumed: that ``clusterRole`` 1 makes a server serve without asking the others, and that a
+standby opens no client port (AGGREGATE.md, marks [I]). ``server.standby: stopped`` needs the first alone.
+"""
+
+import ipaddress
+import os
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+from sidecar.clock import BootClock, Clock
+from sidecar.core.model import Role
+from sidecar.errors import ConfigError, ServerError
+from sidecar.probes import Probe, TcpProbe, within
+from sidecar.servers import rivals, serverxml, settings
+from sidecar.servers.command import check_program
+from sidecar.servers.kind import Launch, Standby, message
+
+STANDBY_LIFETIME_MS = 20 * 3600 * 1000
+"""4 h less than clusterFailureDetectionTime allows: room for a restart that is put off. Less costs
+more restarts of a standby, which nobody notices."""
+BUSY_PROBE_MS = 200
+"""On loopback a closed port refuses at once; a listener that does not answer has it for certain."""
+
+
+class AggregateKind:
+    """The kind ``aggregate``. *root* and *shared_database* are for tests and for a wrong rule of ours."""
+
+    name = "aggregate"
+    standby_lifetime_ms = STANDBY_LIFETIME_MS
+
+    def __init__(
+        self,
+        *,
+        command: Sequence[str],
+        home: Path,
+        config_file: str = "server.xml",
+        standby: Standby = "monitoring",
+        environment: Mapping[str, str] | None = None,
+        shared_database: bool = True,
+        root: Path = Path("/"),
+        clock: Clock | None = None,
+    ) -> None:
+        self.standby: Standby = standby
+        self._command = tuple(command)
+        self._home = home
+        self._file = home / config_file
+        self._environment = dict(environment or {})
+        self._shared_database = shared_database
+        self._root = root
+        self._clock = clock or BootClock()
+
+    def check(self, ours: Collection[int] = ()) -> list[str]:
+        """Look at launcher, ``server.xml``, ``.vmoptions`` and for a second supervisor."""
+        check_program("server.command", self._command, self._home, self._environment)
+        found = self._settings()
+        self._refuse_rivals(rivals.services(self._home, self._root), "would start a server at boot")
+        self._refuse_processes(ours)
+        return settings.warnings(found) + self._file_warnings() + self._java_warnings()
+
+    def prepare(self, role: Role, ours: Collection[int] = ()) -> Launch | None:
+        """Write the role into ``server.xml``, on a stopped standby too: a stray start is harmless then."""
+        found = self._settings()
+        self._refuse_processes(ours)
+        edit = serverxml.set_role(self._file, role)
+        if role == "standby" and self.standby == "stopped":
+            return None
+        self._refuse_busy(found)
+        return Launch(
+            argv=self._command,
+            cwd=str(self._home),
+            environment=self._environment,
+            lifetime_ms=STANDBY_LIFETIME_MS if role == "standby" else None,
+            notes=(f"{self._file}: {edit.repaired}: repaired from its backup",) if edit.repaired else (),
+        )
+
+    def ready_ports(self) -> tuple[int, ...]:
+        """Return ``clientPort`` and ``webAppsSslPort``, as they are in the file now."""
+        found = serverxml.read(self._file)
+        return found.client_port, found.web_port
+
+    def default_probe(self) -> Probe:
+        """Connect to both."""
+        found = serverxml.read(self._file)
+        return TcpProbe((found.client_port, found.web_port), _hosts(found.server_ip), self._clock)
+
+    def self_activated_probe(self) -> Probe:
+        """Connect to the client port, which a standby has shut."""
+        found = serverxml.read(self._file)
+        return TcpProbe((found.client_port,), _hosts(found.server_ip), self._clock)
+
+    def message(self, role: Role, ready: bool) -> str:
+        """Return the text for ``status``."""
+        return message(role, ready)
+
+    def _settings(self) -> settings.ServerSettings:
+        if not self._home.is_dir():
+            raise ConfigError(f"server.home: {self._home}: no such directory")
+        found = serverxml.read(self._file)
+        if self._shared_database:
+            settings.refuse_embedded(found)
+        return found
+
+    def _refuse_processes(self, ours: Collection[int]) -> None:
+        self._refuse_rivals(rivals.processes(self._home, ours), "runs here already")
+
+    def _refuse_rivals(self, found: list[str], what: str) -> None:
+        if found:
+            raise ServerError(
+                f"{self._home}: {found[0]} {what}, outside the lock: stop and disable it, "
+                "the sidecar must be the only one to start this server"
+            )
+
+    def _refuse_busy(self, found: settings.ServerSettings) -> None:
+        for key in ("clientPort", "webAppsSslPort"):
+            probe = TcpProbe((found.ports[key],), _hosts(found.server_ip), self._clock)
+            if within(probe, BUSY_PROBE_MS, self._clock).ok:
+                raise ServerError(
+                    f"{self._file}: {key}: port {found.ports[key]} is in use by another program: "
+                    "stop it or give another port"
+                )
+
+    def _file_warnings(self) -> list[str]:
+        if self._file.name == "server.xml" or "-f" in self._command:
+            return []
+        return [f"server.command: no -f {self._file.name}: the server will read server.xml"]
+
+    def _java_warnings(self) -> list[str]:
+        path = self._home / f"{Path(self._command[0]).name}.vmoptions"
+        try:
+            data = path.read_bytes()
+        except OSError:
+            return []
+        found = []
+        if data and not data.endswith(b"\n"):
+            found.append(f"{path}: the last line has no line end, the launcher ignores it: add one")
+        if b"-XX:+ExitOnOutOfMemoryError" not in data:
+            found.append(
+                f"{path}: no -XX:+ExitOnOutOfMemoryError: out of memory, the server would hang on "
+                "instead of ending: add it"
+            )
+        return found
+
+
+def _hosts(server_ip: str) -> tuple[str, ...]:
+    """Return where to look for the server: loopback first, then the address it may be bound to alone."""
+    try:
+        address = ipaddress.ip_address(server_ip)
+    except ValueError:
+        return ("127.0.0.1",)
+    if address.is_unspecified or address.is_loopback:
+        return ("127.0.0.1",)
+    return "127.0.0.1", os.fspath(server_ip)
