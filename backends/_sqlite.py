@@ -1,0 +1,216 @@
+"""The SQLite file of the local backend: opening it, its keys inside a transaction, its errors."""
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from backends.shared import EPOCH, HISTORY_KEEP, LOCK
+from sidecar.clock import Clock
+from sidecar.core.model import EpochRecord, LockRecord
+from sidecar.core.units import NO_EPOCH, Epoch
+from sidecar.documents import decode
+from sidecar.errors import BackendError, BadDocument, Denied, NotHolder, NotSent
+from sidecar.ports import Hold
+
+SCHEMA = """
+create table if not exists keys (
+    cluster text, key text, value blob not null, version integer not null,
+    expires_at integer, boot text, primary key (cluster, key)) without rowid;
+create table if not exists revisions (cluster text primary key, revision integer not null) without rowid;
+"""
+
+Row = tuple[str, bytes, int, int | None, str | None]  # key, value, version, expires_at, boot
+
+
+class File:
+    """An open database file: the worker's connection, and one to see others' commits with."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.connection = self._connect()
+        self._watch = self._connect()
+        self._watching = threading.Lock()
+        self._closed = False
+        self._identity = identity(path)
+
+    def prepare(self) -> None:
+        """Make it a database of ours, if it is none yet."""
+        if self.connection.execute("pragma journal_mode").fetchone()[0] != "wal":
+            self.connection.execute("pragma journal_mode = wal")
+        if self.connection.execute("select count(*) from sqlite_master").fetchone()[0] < 2:
+            self.connection.executescript("begin immediate;" + SCHEMA + "commit;")
+
+    def replaced(self) -> bool:
+        """Tell whether the path leads to another file now, or to none."""
+        return identity(self._path) != self._identity
+
+    def data_version(self) -> int | None:
+        with self._watching:
+            if self._closed or self.replaced():
+                return None
+            try:
+                return int(self._watch.execute("pragma data_version").fetchone()[0])
+            except sqlite3.Error:
+                return None
+
+    def close(self) -> None:
+        with self._watching, suppress(sqlite3.Error):
+            self._closed = True
+            self._watch.close()
+            self.connection.close()
+
+    def _connect(self) -> sqlite3.Connection:
+        return sqlite3.connect(self._path, timeout=0, isolation_level=None, check_same_thread=False)
+
+
+class Transaction:
+    """The cluster's keys inside one transaction."""
+
+    def __init__(self, connection: sqlite3.Connection, cluster: str, boot: str, clock: Clock) -> None:
+        self._sql, self._cluster, self._boot, self._clock = connection, cluster, boot, clock
+        self.changed = False
+
+    def revision(self) -> int:
+        found = self._sql.execute(
+            "select revision from revisions where cluster = ?", (self._cluster,)
+        ).fetchone()
+        return int(found[0]) if found else 0
+
+    def rows(self) -> list[Row]:
+        """Return all keys but history, expired ones too."""
+        return self._sql.execute(
+            "select key, value, version, expires_at, boot from keys"
+            " where cluster = ? and key not glob 'history/*'",
+            (self._cluster,),
+        ).fetchall()
+
+    def alive(self, row: Row) -> bool:
+        """Tell whether a row's lease, if it has one, still runs."""
+        _, _, _, expires_at, boot = row
+        if expires_at is None or boot is None:
+            return True
+        if boot.partition(" ")[0] != self._boot.partition(" ")[0]:
+            return False  # the machine was started anew
+        return boot != self._boot or self._clock.now() < expires_at
+
+    def get(self, key: str) -> bytes | None:
+        row = self._row(key)
+        return bytes(row[1]) if row is not None and self.alive(row) else None
+
+    def version(self, key: str) -> int:
+        row = self._row(key)
+        return row[2] if row is not None and self.alive(row) else 0
+
+    def lock(self) -> LockRecord | None:
+        raw = self.get(LOCK)
+        return decode(LOCK, raw, LockRecord) if raw is not None else None
+
+    def epoch_or_none(self) -> Epoch:
+        """Return the epoch, NO_EPOCH where it cannot be read: for operators' repairs only."""
+        raw = self.get(EPOCH)
+        with suppress(BadDocument):
+            return decode(EPOCH, raw, EpochRecord).epoch if raw is not None else NO_EPOCH
+        return NO_EPOCH
+
+    def require(self, hold: Hold, broken_too: bool = False) -> None:
+        try:
+            lock = self.lock()
+        except BadDocument as error:
+            raise NotHolder(f"{LOCK}: not ours at epoch {hold.epoch}; {error}") from error
+        ours = lock is not None and (lock.node, lock.instance, lock.epoch) == (
+            hold.node,
+            hold.instance,
+            hold.epoch,
+        )
+        if lock is None or not ours or (lock.state == "broken" and not broken_too):
+            now = "vacant" if lock is None else f"{lock.state} at epoch {lock.epoch} by {lock.node}"
+            raise NotHolder(f"{LOCK}: not ours at epoch {hold.epoch}; it is {now}")
+
+    def put(self, key: str, value: bytes, ttl_ms: int | None = None, quiet: bool = False) -> int:
+        """Put a key and return its version; *quiet* when nobody needs to look at the change."""
+        revision = self.revision() if quiet else self._next()
+        expires_at = None if ttl_ms is None else self._clock.now() + ttl_ms
+        self._sql.execute(
+            "insert or replace into keys values (?, ?, ?, ?, ?, ?)",
+            (self._cluster, key, value, revision, expires_at, None if ttl_ms is None else self._boot),
+        )
+        return revision
+
+    def delete(self, key: str) -> None:
+        self._next()
+        self._sql.execute("delete from keys where cluster = ? and key = ?", (self._cluster, key))
+
+    def history(self) -> list[tuple[str, bytes]]:
+        """Return all entries, newest first."""
+        return self._sql.execute(
+            "select key, value from keys where cluster = ? and key glob 'history/*' order by key desc",
+            (self._cluster,),
+        ).fetchall()
+
+    def trim_history(self) -> None:
+        self._sql.execute(
+            "delete from keys where cluster = ?1 and key glob 'history/*' and key <= (select key from keys"
+            " where cluster = ?1 and key glob 'history/*' order by key desc limit 1 offset ?2)",
+            (self._cluster, HISTORY_KEEP),
+        )
+
+    def _row(self, key: str) -> Row | None:
+        row: Row | None = self._sql.execute(
+            "select key, value, version, expires_at, boot from keys where cluster = ? and key = ?",
+            (self._cluster, key),
+        ).fetchone()
+        return row
+
+    def _next(self) -> int:
+        self.changed = True
+        revision = self.revision() + 1
+        self._sql.execute("insert or replace into revisions values (?, ?)", (self._cluster, revision))
+        return revision
+
+
+@contextmanager
+def errors(path: Path) -> Iterator[None]:
+    """Turn SQLite's errors, before a commit, into ours: nothing has happened."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise mapped(path, error) from error
+    except OSError as error:
+        raise NotSent(f"{path}: {error.strerror}") from error
+
+
+def mapped(path: Path, error: sqlite3.Error) -> BackendError:
+    code = getattr(error, "sqlite_errorcode", None)
+    match (code or 0) & 0xFF:
+        case sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_FORMAT:
+            return BadDocument(f"{path}: damaged, or not a database of ours ({error})")
+        case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM | sqlite3.SQLITE_AUTH:
+            return Denied(f"{path}: {error}")
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return NotSent(f"{path}: another process kept it locked until the deadline")
+        case sqlite3.SQLITE_CANTOPEN if path.exists() and not os.access(path, os.R_OK | os.W_OK):
+            return Denied(f"{path}: no permission to read and write it")
+        case sqlite3.SQLITE_ERROR if code == sqlite3.SQLITE_ERROR:
+            return BadDocument(f"{path}: a database, but not one of ours ({error})")
+        case _:
+            return NotSent(f"{path}: {error}")
+
+
+def boot_id() -> str:
+    """Return the id of this boot and time namespace: leases of another cannot be compared with ours."""
+    boot_id = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    try:
+        return f"{boot_id} {Path('/proc/self/ns/time').readlink()}"
+    except OSError:  # Linux before 5.6 has no time namespaces
+        return f"{boot_id} -"
+
+
+def identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
