@@ -11,7 +11,7 @@ import signal
 import socket
 import struct
 
-from sidecar.guard import keeper, kernel, tree, wire
+from sidecar.guard import keeper, kernel, record, tree, wire
 
 NAMESPACES = kernel.CLONE_NEWPID | kernel.CLONE_NEWNS
 _READY_WITHIN_S = 5
@@ -55,6 +55,7 @@ class Cage:
             os.close(stdout_w)
             os.close(stderr_w)
         self.pidfd = os.pidfd_open(self.pid)
+        self.identity = record.identity(self.pid)
         self.streams = {stdout: "stdout", stderr: "stderr"}
         for fd in self.streams:
             os.set_blocking(fd, False)

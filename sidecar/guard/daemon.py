@@ -202,10 +202,9 @@ class Guard:
                 return
             if word == "ready" and run:
                 self._launch(run, cage)
-            elif word == "root" and run:
-                run.server_pid = cage.root_pid
             elif word == "started" and run:
                 run.started = True
+                run.server_pid = cage.root_pid
                 frame: wire.Frame = {"type": "started", "keeper_pid": cage.pid}
                 self._tell({**frame, "run": run.id, "server_pid": run.server_pid}, cage.pidfd)
 
@@ -284,7 +283,7 @@ class Guard:
     def _arm(self, run: Run, cage: Cage) -> None:
         """Record, then set the kernel's timer: a record may claim too much, never too little."""
         found: record.Record = {
-            **record.identity(cage.pid),
+            **cage.identity,
             "enforcement": self.enforcement,
             "run": run.id,
             "deadline_ms": run.terms.deadline_ms,

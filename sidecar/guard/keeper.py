@@ -35,6 +35,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
+_OUR_SIGNALS = (
+    *(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCONT, signal.SIGCHLD),
+    *(signal.SIGPIPE, signal.SIGXFSZ),  # ignored by every Python process
+)
+
 RESCAN_MS = 20
 """Between two passes of killing a tree without namespace. Costs a scan of /proc each."""
 
@@ -104,22 +109,23 @@ class Keeper:
         self.stopping = False
         self.killing = False
         self.orphaned = False
-        self.exec_result = -1
 
     def serve(self) -> None:
         """Set up, wait for "go", start the server, reap until nothing is left."""
         self._set_up()
+        signal.signal(signal.SIGCHLD, _noted)
+        self._fork_root()
         self._tell({"ready": True})
         data = self.control.recv(wire.FRAME_MAX)
         if not data:
             os._exit(0)  # the guard is gone before it started anything
+        with contextlib.suppress(OSError):  # dead before its time: seen when it is reaped
+            self.root_go.send(data)
         self.order = wire.decode(data)
         wake_r, wake_w = os.pipe()
         os.set_blocking(wake_r, False)
         os.set_blocking(wake_w, False)
         signal.set_wakeup_fd(wake_w, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, _noted)
-        self.exec_result = self._start_root()
         self._loop(wake_r)
 
     def _set_up(self) -> None:
@@ -182,7 +188,11 @@ class Keeper:
             return
         self.stop_command = os.fork()
         if self.stop_command == 0:
-            self._become(wire.texts(self.order, "stop_command"), -1)
+            try:
+                self._detach()
+                self._become(wire.texts(self.order, "stop_command"), 2)
+            finally:
+                os._exit(127)
 
     def _signal(self) -> None:
         """To the first process's group; when that is gone, to everything in the tree."""
@@ -211,16 +221,27 @@ class Keeper:
 
     # Starting and reaping.
 
-    def _start_root(self) -> int:
-        """Fork the server; return the pipe that brings an error, or its end after the exec."""
-        result_r, result_w = os.pipe()
+    def _fork_root(self) -> None:
+        """Fork the process that will be the server; it waits for the order, as we do."""
+        self.root_go, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.exec_result, result_w = os.pipe()
         self.root = os.fork()
         if self.root == 0:
-            # Its credentials tell the guard our pid as the guard sees it.
-            self._tell({"root": True})
-            self._become(wire.texts(self.order, "argv"), result_w)
+            self.root_go.close()
+            self._be_root(theirs, result_w)
+        theirs.close()
         os.close(result_w)
-        return result_r
+
+    def _be_root(self, go: socket.socket, result: int) -> NoReturn:
+        try:
+            self._detach()
+            self._tell({"root": True})  # its credentials say our pid, as the guard sees it
+            data = go.recv(wire.FRAME_MAX)
+            if data:
+                self.order = wire.decode(data)
+                self._become(wire.texts(self.order, "argv"), result)
+        finally:
+            os._exit(127)
 
     def _executed(self, error: bytes) -> None:
         os.close(self.exec_result)
@@ -257,38 +278,38 @@ class Keeper:
                 record.write(self.run_dir, {**found, "empty": True})
         os._exit(0)
 
+    def _detach(self) -> None:
+        """In a forked child: be a session of its own, with signals as a new program has them."""
+        os.setsid()
+        signal.set_wakeup_fd(-1)
+        for number in _OUR_SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        if not self.kernel:
+            kernel.set_parent_death_signal(signal.SIGKILL)
+        if self.cgroup:
+            self.cgroup.enter()
+
     def _become(self, argv: list[str], result: int) -> NoReturn:
-        """In the forked child: turn into *argv*, or write why not to *result* and exit."""
+        """In a forked child: turn into *argv*, or write why not to *result* and exit."""
+        user, cwd = self.order["user"], wire.text(self.order, "cwd")
         try:
-            os.setsid()
-            step = "stdin"
-            try:
-                for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCONT):
-                    signal.signal(number, signal.SIG_DFL)
-                for number in (signal.SIGCHLD, signal.SIGPIPE, signal.SIGXFSZ):
-                    signal.signal(number, signal.SIG_DFL)
-                os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-                os.dup2(self.out[0], 1)
-                if self.cgroup:
-                    step = "cgroup"
-                    self.cgroup.enter()
-                step = f"user {self.order['user']!r}"
-                _drop_to(self.order["user"])
-                step = f"cwd {self.order['cwd']!r}"
-                os.chdir(wire.text(self.order, "cwd"))
-                step = f"command {argv[0]!r}"
-                if not self.kernel:
-                    kernel.set_parent_death_signal(signal.SIGKILL)
-                os.dup2(self.out[1], 2)
-                os.execvpe(argv[0], argv, wire.environment(self.order, "env"))  # noqa: S606
-            except OSError as error:
-                reason = f"{step}: {error.strerror or error}"
-            except LookupError:
-                reason = f"{step}: unknown"
-            if result >= 0:
-                os.write(result, reason.encode())
-        finally:
-            os._exit(127)
+            step = f"user {user!r}"
+            _drop_to(user)
+            step = f"cwd {cwd!r}"
+            os.chdir(cwd)
+            step = f"command {argv[0]!r}"
+            if not self.kernel:
+                kernel.set_parent_death_signal(signal.SIGKILL)  # changing the user cleared it
+            os.dup2(self.out[0], 1)
+            os.dup2(self.out[1], 2)
+            os.execvpe(argv[0], argv, wire.environment(self.order, "env"))  # noqa: S606
+        except OSError as error:
+            reason = f"{step}: {error.strerror or error}"
+        except LookupError:
+            reason = f"{step}: unknown"
+        os.write(result, reason.encode())
+        os._exit(127)
 
 
 def _drop_to(user: object) -> None:

@@ -45,7 +45,7 @@ def identity(pid: int) -> Record:
 
 def boot_id() -> str:
     """Return the kernel's random name for this boot."""
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:  # noqa: PTH123
+    with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:  # noqa: PTH123
         return file.read().strip()
 
 

@@ -133,7 +133,7 @@ class Cgroup:
     def populated(self) -> bool:
         """Tell whether a living process is in it."""
         try:
-            with open(f"{self.path}/cgroup.events", encoding="ascii") as file:  # noqa: PTH123
+            with open(f"{self.path}/cgroup.events", encoding="utf-8") as file:  # noqa: PTH123
                 return "populated 1" in file.read()
         except FileNotFoundError:
             return False
