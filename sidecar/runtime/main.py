@@ -1,0 +1,279 @@
+"""``sidecar run`` and ``sidecar exec``: wires the parts and runs the shell until it is finished."""
+
+import fcntl
+import os
+import signal
+import sys
+import uuid
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from types import FrameType
+from typing import IO
+
+from sidecar import __version__, events
+from sidecar.clock import BootClock
+from sidecar.config import Config, diff
+from sidecar.core import state as s
+from sidecar.core.decide import begin
+from sidecar.core.model import Role, View
+from sidecar.core.units import Instant
+from sidecar.errors import ConfigError, Refused, SidecarError
+from sidecar.plugins import load_backend
+from sidecar.ports import Backend, Hold
+from sidecar.runtime.locking import LockLane, hold_from_note
+from sidecar.runtime.marks import MarkFile
+from sidecar.runtime.policy import kind_of, policy_of, watching_of
+from sidecar.runtime.serving import ServerLane, Serving, note_text, stop_signal_number
+from sidecar.runtime.shell import Reload, Shell
+from sidecar.runtime.watching import Publisher, Watcher
+
+Inbox = SimpleQueue[s.Observation | Reload]
+WITHDRAW_WITHIN_MS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """What differs between ``run`` and ``exec``."""
+
+    keep_server: bool = False
+    raw_output: bool = False  # the server's output as it is, on our own stdout and stderr
+    remembers: bool = True  # keeps the epoch high-water mark on disk
+
+
+def run(config: Config, mode: Mode, reload: Callable[[], Config] | None = None) -> int:
+    """Supervise until told to stop; return the exit status.
+
+    Raises:
+        ConfigError, ServerError: Something is not as it must be; nothing was started.
+        Refused: Another sidecar works in this run directory, or the guard there has a stranger's server.
+        GuardError: No guard is to be had, or not with the enforcement that was asked for.
+    """
+    with ExitStack() as stack:
+        outlet = events.configure(config.log.format, config.log.level)
+        stack.callback(outlet.close)
+        stack.enter_context(_only_one(Path(config.paths.run)))
+        return _Node(config, mode, reload, stack, outlet).run()
+
+
+def _only_one(run_dir: Path) -> IO[str]:
+    """Take the run directory for this process; the lock goes with it.
+
+    Raises:
+        Refused: Another sidecar has it.
+        ConfigError: It cannot be made.
+    """
+    path = run_dir / "sidecar.lock"
+    try:
+        run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file = path.open("a+")
+    except OSError as error:
+        raise ConfigError(f"paths.run: {path}: {error.strerror}") from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        pid = file.read().strip() or "unknown"
+        file.close()
+        raise Refused(
+            f"{run_dir}: another sidecar (pid {pid}) runs there; stop it, or give each its own paths.run"
+        ) from None
+    file.truncate(0)
+    file.write(f"{os.getpid()}\n")
+    file.flush()
+    return file
+
+
+class _Node:
+    """One node of a cluster, put together."""
+
+    def __init__(
+        self,
+        config: Config,
+        mode: Mode,
+        reload: Callable[[], Config] | None,
+        stack: ExitStack,
+        outlet: events.Outlet,
+    ) -> None:
+        self._config = config
+        self._mode = mode
+        self._read_again = reload
+        self._outlet = outlet
+        self._clock = BootClock()
+        self._inbox: Inbox = SimpleQueue()
+        self._kind = kind_of(config)
+        self._watching = watching_of(config, self._kind, self._clock)
+        self._backend: Backend = load_backend(config.backend)(config.backend_settings(), self._clock)
+        stack.callback(self._backend.close)
+        self._marks = MarkFile(Path(config.paths.state) if mode.remembers else None, config.cluster)
+        self._mark = self._marks.load()
+        self._timeout_ms = config.lock.request_timeout_ms
+        self._locks = LockLane(self._backend, self._clock, self._post, lambda: self._timeout_ms)
+        self._servers = ServerLane(
+            self._kind,
+            self._serving(),
+            self._clock,
+            post=self._post,
+            note=lambda epoch: self._shell.note(epoch),
+            watching=lambda: self._watching,
+            output=self._output,
+        )
+        self._shell = self._make_shell()
+
+    def run(self) -> int:
+        """Run the shell, then leave everything in order."""
+        config = self._config
+        found = self._servers.adopted
+        events.emit(
+            events.Started(
+                cluster=config.cluster,
+                node=config.node,
+                backend=config.backend,
+                version=__version__,
+                enforcement=self._servers.enforcement,
+                adopted=found is not None,
+            )
+        )
+        if self._servers.enforcement != "kernel":
+            events.emit(
+                events.Notice(text="namespaces are refused here: the deadline is enforced by `process`")
+            )
+        self._catch_signals()
+        self._servers.begin(adopt=True)
+        self._watcher = Watcher(self._backend, self._clock, self._saw, config.lock.ttl_ms)
+        self._publisher = Publisher(
+            self._backend, self._clock, self._shell.record, config.lock.ttl_ms, self._timeout_ms
+        )
+        finished: s.Finished | None = None
+        try:
+            finished = self._shell.run()
+            return finished.status
+        finally:
+            self._leave(kept=finished is None or finished.kept)
+            events.emit(
+                events.Stopped(
+                    status=finished.status if finished else 1, server_kept=finished is None or finished.kept
+                )
+            )
+
+    def _leave(self, *, kept: bool) -> None:
+        """Close everything. After an unexpected exception the server is left to the guard."""
+        self._watcher.close()
+        self._publisher.close()
+        self._shell.close()
+        self._locks.close()
+        self._servers.close(kept=kept)
+        try:
+            deadline = Instant(self._clock.now() + WITHDRAW_WITHIN_MS)
+            self._backend.withdraw(self._config.node, self._shell.policy.instance, deadline=deadline)
+        except SidecarError:
+            events.LOG.debug("withdraw", exc_info=True)
+        self._backend.close()
+        self._watcher.join()
+
+    def _post(self, seen: s.Observation) -> None:
+        self._inbox.put(seen)
+
+    def _saw(self, view: View) -> None:
+        self._inbox.put(s.Seen(view))
+
+    def _make_shell(self) -> Shell:
+        instance = f"{self._config.node}-{uuid.uuid4().hex[:12]}"
+        found, hold = self._servers.adopted, self._adopted_hold()
+        policy = policy_of(self._config, self._kind, hold.instance if hold else instance, self._config.once)
+        server = None
+        if found is not None:
+            role: Role = "active" if found.role == "active" else "standby"
+            server = s.StartServer(0, role, found.epoch, found.deadline_at)
+        stopping = found is not None and found.stopping
+        node = begin(policy, self._clock.now(), self._mark, server, stopping=stopping)
+        return Shell(
+            node,
+            policy,
+            cluster=self._config.cluster,
+            clock=self._clock,
+            backend=self._backend,
+            locks=self._locks,
+            servers=self._servers,
+            marks=self._marks,
+            inbox=self._inbox,
+            publish_soon=lambda: self._publisher.changed(),
+            reload=self._reload,
+        )
+
+    def _adopted_hold(self) -> Hold | None:
+        """Return the hold that the guard kept for us, and take it over.
+
+        Raises:
+            Refused: The guard runs a server that is none of this cluster and node.
+        """
+        found = self._servers.adopted
+        if found is None or found.role != "active":
+            return None
+        try:
+            cluster, hold = hold_from_note(note_text(found.note))
+        except ValueError as error:
+            raise Refused(
+                f"{self._config.paths.run}: the guard there keeps no readable note: {error}"
+            ) from error
+        if (cluster, hold.node) != (self._config.cluster, self._config.node):
+            raise Refused(
+                f"{self._config.paths.run}: the guard there runs the server of {hold.node} in {cluster}; "
+                "give each cluster and node its own paths.run"
+            )
+        self._locks.adopt(hold)
+        return hold
+
+    def _serving(self) -> Serving:
+        server = self._config.server
+        return Serving(
+            cluster=self._config.cluster,
+            node=self._config.node,
+            user=server.user,
+            stop_signal=stop_signal_number(server.stop_signal),
+            stop_command=tuple(server.stop_command) if server.stop_command else None,
+            kill_margin_ms=self._config.lock.kill_margin_ms,
+            run_dir=Path(self._config.paths.run),
+            enforcement=self._config.guard.enforcement,
+        )
+
+    def _output(self, stream: str, line: str) -> None:
+        if self._mode.raw_output:
+            self._raw[stream].put(line)
+        else:
+            self._outlet.put(f"server| {line}")
+
+    def _catch_signals(self) -> None:
+        self._raw = (
+            {"stdout": events.Outlet(sys.stdout), "stderr": self._outlet} if self._mode.raw_output else {}
+        )
+
+        def stop(_number: int, _frame: FrameType | None) -> None:
+            self._inbox.put(s.StopAsked(keep_server=self._mode.keep_server))
+
+        def reload(_number: int, _frame: FrameType | None) -> None:
+            self._inbox.put(Reload())
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, stop)
+        signal.signal(signal.SIGHUP, reload)
+
+    def _reload(self, policy: s.Policy) -> s.Policy:
+        """Take in the changed configuration; keep the old one when the new one is bad."""
+        if self._read_again is None:
+            return policy
+        try:
+            config = self._read_again()
+            changes = diff(self._config, config)
+            refused = [change.key for change in changes if change.needs_restart]
+            if refused:
+                raise ConfigError(f"{', '.join(refused)}: can only be changed by a restart of the sidecar")
+            watching = watching_of(config, self._kind, self._clock)
+        except SidecarError as error:
+            events.emit(events.Raised(text=f"reload refused, the old configuration stays: {error}"))
+            return policy
+        self._config, self._watching = config, watching
+        events.emit(events.Notice(text="reloaded: " + (", ".join(c.key for c in changes) or "no changes")))
+        return policy_of(config, self._kind, policy.instance, self._config.once)

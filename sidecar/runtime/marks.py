@@ -1,0 +1,52 @@
+"""The epoch high-water mark on this node's disk: what keeps an older store from being believed."""
+
+import json
+import os
+from pathlib import Path
+
+from sidecar.core.units import NO_EPOCH, Epoch
+from sidecar.errors import ConfigError
+from sidecar.events import LOG, Raised, emit
+
+
+class MarkFile:
+    """``<paths.state>/<cluster>.epoch.json``. None as folder: kept in this process alone (``exec``)."""
+
+    def __init__(self, folder: Path | None, cluster: str) -> None:
+        self._path = None if folder is None else folder / f"{cluster}.epoch.json"
+
+    def load(self) -> Epoch:
+        """Return the mark, or 0 where there is none yet.
+
+        Raises:
+            ConfigError: There is one, but it cannot be read. It must not be forgotten silently.
+        """
+        if self._path is None:
+            return NO_EPOCH
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            return Epoch(int(json.loads(self._path.read_text())["epoch"]))
+        except FileNotFoundError:
+            return NO_EPOCH
+        except OSError as error:
+            raise ConfigError(f"paths.state: {self._path}: {error.strerror}") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigError(
+                f"{self._path}: not a high-water mark of epochs; `sidecar status` shows the cluster's: "
+                'write {"epoch": N} with the highest there, or remove the file'
+            ) from error
+
+    def save(self, epoch: Epoch) -> None:
+        """Store the mark durably. A failure is an alarm, not a reason to stop serving."""
+        if self._path is None:
+            return
+        new = self._path.with_suffix(".new")
+        try:
+            with new.open("w") as file:
+                json.dump({"epoch": epoch}, file)
+                file.flush()
+                os.fsync(file.fileno())
+            new.replace(self._path)
+        except OSError as error:
+            LOG.debug("mark", exc_info=True)
+            emit(Raised(text=f"paths.state: {self._path}: {error.strerror}: the epoch mark is not kept"))

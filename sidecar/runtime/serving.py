@@ -1,0 +1,249 @@
+"""The server lane: turns the core's server orders into guard orders, and guard events into observations."""
+
+import json
+import os
+import signal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sidecar.clock import Clock
+from sidecar.core import state as s
+from sidecar.core.model import Role
+from sidecar.core.units import Epoch, Instant
+from sidecar.errors import GuardError, SidecarError
+from sidecar.events import LOG, Notice, Raised, ServerEnded, ServerStarted, emit
+from sidecar.guard import events as g
+from sidecar.guard.client import GuardClient
+from sidecar.runtime.lanes import Lane
+from sidecar.runtime.probing import Prober, Watching
+from sidecar.servers import ServerKind
+
+OURS = "SIDECAR_"
+"""Our own settings, secrets among them, are not the server's business."""
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """How servers are run on this node."""
+
+    cluster: str
+    node: str
+    user: str | None
+    stop_signal: int
+    stop_command: tuple[str, ...] | None
+    kill_margin_ms: int
+    run_dir: Path
+    enforcement: g.Enforcement | str  # auto, kernel, process
+
+
+class ServerLane:
+    """Carries out server orders one after the other; every run ends in exactly one `ServerGone`."""
+
+    def __init__(
+        self,
+        kind: ServerKind,
+        serving: Serving,
+        clock: Clock,
+        *,
+        post: Callable[[s.Observation], None],
+        note: Callable[[Epoch], str | None],
+        watching: Callable[[], Watching],
+        output: Callable[[str, str], None],
+    ) -> None:
+        self._kind = kind
+        self._serving = serving
+        self._clock = clock
+        self._post = post
+        self._note = note
+        self._watching = watching
+        self._output = output
+        self._names: dict[str, s.Run] = {}
+        self._roles: dict[s.Run, Role] = {}
+        self._deadlines: dict[s.Run, Instant] = {}
+        self._pids: dict[s.Run, tuple[int, Instant]] = {}
+        self._prefix = os.urandom(4).hex()
+        self._lost = False
+        self._prober = Prober(clock, post)
+        self._lane = Lane("server")
+        self._early: list[g.GuardEvent] | None = []
+        self._guard = GuardClient.attach_or_spawn(
+            serving.run_dir,
+            serving.enforcement,  # type: ignore[arg-type]  # checked by the configuration
+            self._on_event,
+        )
+
+    @property
+    def enforcement(self) -> g.Enforcement:
+        """Who enforces the deadline."""
+        return self._guard.enforcement
+
+    @property
+    def adopted(self) -> g.AdoptedRun | None:
+        """The server found with the guard."""
+        return self._guard.adopted
+
+    def begin(self, *, adopt: bool) -> None:
+        """Go on with the server that was found as run 0, and take in what was told meanwhile."""
+        found = self._guard.adopted
+        if found is not None and adopt:
+            self._names[found.run] = 0
+            role: Role = "active" if found.role == "active" else "standby"
+            self._roles[0] = role
+            if found.server_pid is not None:
+                self._begun(0, found.server_pid, found.started_at)
+        early, self._early = self._early or [], None
+        for event in early:
+            self._on_event(event)
+
+    def server(self) -> tuple[int, Instant] | None:
+        """Return pid and start of the running server."""
+        return next(iter(self._pids.values()), None)
+
+    def start(self, order: s.StartServer) -> None:
+        """Prepare and start a server. A late start is refused by the guard."""
+        self._deadlines = {order.run: order.deadline}
+        self._roles[order.run] = order.role
+        self._lane.put(lambda: self._start(order))
+
+    def extend(self, run: s.Run, deadline: Instant, note: str | None) -> None:
+        """Move the deadline of *run*, also of one that is being prepared."""
+        self._deadlines[run] = deadline
+        self._order(run, lambda name: self._guard.extend(name, deadline, note))
+
+    def stop(self, run: s.Run, kill_at: Instant) -> None:
+        """Stop *run* gracefully; the guard kills it at *kill_at*."""
+        self._prober.forget(run)
+        self._order(run, lambda name: self._guard.stop(name, kill_at))
+
+    def kill(self, run: s.Run) -> None:
+        """Kill *run* now."""
+        self._prober.forget(run)
+        self._order(run, self._guard.kill)
+
+    def close(self, *, kept: bool) -> None:
+        """Leave the guard, with its server or, when there is none, ended."""
+        self._prober.close()
+        self._lane.close()
+        if not kept:
+            self._guard.shutdown()
+        self._guard.close()
+
+    def _order(self, run: s.Run, order: Callable[[str], None]) -> None:
+        """Give *order* behind the start of its run; one for a run that is gone is dropped."""
+
+        def give() -> None:
+            name = next((name for name, known in self._names.items() if known == run), None)
+            if name is not None:
+                order(name)
+
+        self._lane.put(give)
+
+    # On the lane's thread.
+
+    def _start(self, order: s.StartServer) -> None:
+        try:
+            if self._lost:
+                self._guard.respawn()
+                self._lost = False
+            launch = self._kind.prepare(order.role)
+            if launch is None:
+                raise GuardError(f"this kind of server does not run as {order.role}")
+            for text in launch.notes:
+                emit(Raised(text=text))
+            name = f"{self._prefix}-{order.run}"
+            self._names = {name: order.run}
+            self._guard.start(
+                g.StartOrder(
+                    run=name,
+                    argv=launch.argv,
+                    cwd=launch.cwd or str(Path.cwd()),
+                    env=self._environment(order, launch.environment),
+                    user=self._serving.user,
+                    role=order.role,
+                    epoch=order.epoch,
+                    deadline_at=self._deadlines.get(order.run, order.deadline),
+                    kill_margin_ms=self._serving.kill_margin_ms,
+                    note=self._note(order.epoch),
+                    stop_signal=self._serving.stop_signal,
+                    stop_command=self._serving.stop_command,
+                )
+            )
+        except SidecarError as error:
+            self._gone(order.run, None, str(error))
+        except OSError as error:
+            self._gone(order.run, None, f"{error.filename or 'server'}: {error.strerror or error}")
+
+    def _environment(self, order: s.StartServer, added: Mapping[str, str]) -> dict[str, str]:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+        return (
+            inherited
+            | dict(added)
+            | {
+                "SIDECAR_CLUSTER": self._serving.cluster,
+                "SIDECAR_NODE": self._serving.node,
+                "SIDECAR_ROLE": order.role,
+                "SIDECAR_EPOCH": str(order.epoch),
+            }
+        )
+
+    # On the guard client's thread.
+
+    def _on_event(self, event: g.GuardEvent) -> None:
+        if self._early is not None:
+            self._early.append(event)
+            return
+        match event:
+            case g.Output(_, stream, line, dropped):
+                if dropped:
+                    self._output("stderr", f"{dropped} lines of the server's output were dropped")
+                self._output(stream, line)
+            case g.GuardLost(reason):
+                self._lost = True
+                emit(Raised(text=f"guard lost: {reason}; its server dies with it"))
+            case g.Started(name, pid) if name in self._names:
+                run = self._names[name]
+                emit(ServerStarted(run=run, role=self._roles[run], pid=pid))
+                self._begun(run, pid, self._clock.now())
+            case g.StartFailed(name, reason) if name in self._names:
+                self._gone(self._names[name], None, reason)
+            case g.Exited(name, status, killed_by) if name in self._names:
+                why = {"deadline": "killed at its deadline", "guard": "died with its guard", "order": ""}
+                self._gone(self._names[name], status, why[killed_by] if killed_by else "")
+            case g.OrderRefused(_, order, reason):
+                emit(Notice(text=f"guard refused {order}: {reason}"))
+            case _:
+                LOG.debug("guard event of an unknown run: %s", event)
+
+    def _begun(self, run: s.Run, pid: int, at: Instant) -> None:
+        self._pids = {run: (pid, at)}
+        try:
+            activated = self._kind.self_activated_probe() if self._roles[run] == "standby" else None
+            self._prober.look_at(run, self._roles[run], self._watching(), activated)
+        except SidecarError as error:  # server.xml became unreadable while it runs: say so, leave it be
+            emit(Raised(text=f"cannot probe the server: {error}"))
+
+    def _gone(self, run: s.Run, status: int | None, reason: str) -> None:
+        self._prober.forget(run)
+        self._pids.pop(run, None)
+        emit(ServerEnded(run=run, status=status, reason=reason))
+        self._post(s.ServerGone(run, status, reason))
+
+
+def stop_signal_number(name: str) -> int:
+    """Return the number of TERM, SIGTERM or 15.
+
+    Raises:
+        ValueError: There is no such signal.
+    """
+    if name.isdigit():
+        return signal.Signals(int(name))
+    try:
+        return signal.Signals["SIG" + name.upper().removeprefix("SIG")]
+    except KeyError:
+        raise ValueError(f"no such signal: {name}") from None
+
+
+def note_text(note: object) -> str:
+    """Return a guard's note as the text that was given to it."""
+    return note if isinstance(note, str) else json.dumps(note)
