@@ -69,10 +69,11 @@ class Document:
         return element.content_start, element.content_end, value
 
     def _apply(self, edits: list[tuple[int, int, str]]) -> bytes:
-        data = self.data
-        for start, end, text in sorted(edits, key=lambda edit: edit[0], reverse=True):
-            data = data[:start] + text.encode(self._codec) + data[end:]
-        return data
+        pieces, at = [], 0
+        for start, end, text in sorted(edits, key=lambda edit: edit[0]):  # stable: additions keep their order
+            pieces += [self.data[at:start], text.encode(self._codec)]
+            at = end
+        return b"".join(pieces) + self.data[at:]
 
     def _separator(self) -> str:
         """Return the white space before the last setting: the file's own line end and indentation."""

@@ -1,4 +1,23 @@
-"""Makes the home folder of a stand-in server, and breaks the server in it."""
+"""Makes the home folder of a stand-in server, and breaks the server in it.
+
+Arguments of `install`:
+
+    witness         the shared database: the same file for all nodes of a cluster, on one host
+    client_port     clientPort, open while the server is active; sends one line of JSON
+    web_port        webAppsSslPort, open while active; speaks plain HTTP, without the TLS
+    plain_web_port  webAppsNonSslPort, the same; 0 for none
+    admin_port      Net Admin on 127.0.0.1 (the real one: 6440); 0 for none
+    heartbeat_port  clusterHeartbeatPort; only written down, the heartbeats are in the witness
+    role            clusterRole: 0 none, 1 master, 2 failover
+    detection_ms    clusterFailureDetectionTime: after so much silence a standby makes itself master
+    node            name in the witness when SIDECAR_NODE is not set; default: the folder's name
+    address         where to listen; 0.0.0.0 in a container
+    start_ms        length of the start up to where a standby stays
+    activate_ms     length of the start from there until the ports open
+    tick_ms         how often an active server writes to the witness
+    max_life_ms     the server ends by itself after so long, for tests that leak one; 0 for never
+    server_xml      this instead of a small one of its own, with its ports, role and detection time
+"""
 
 import json
 import shlex
@@ -60,27 +79,7 @@ def install(
     max_life_ms: int = 0,
     server_xml: bytes | None = None,
 ) -> Path:
-    """Make *home* and return its launcher.
-
-    Args:
-        home: The folder to make; what is in it is overwritten.
-        witness: The shared database; the same file for all nodes of a cluster, on one host.
-        client_port: ``clientPort``, open while the server is active. Sends one line of JSON.
-        web_port: ``webAppsSslPort``, open while active. Speaks plain HTTP, without the TLS.
-        plain_web_port: ``webAppsNonSslPort``, the same; 0 for none.
-        admin_port: Net Admin on 127.0.0.1 (the real one: 6440); 0 for none.
-        heartbeat_port: ``clusterHeartbeatPort``; only written down, heartbeats are the witness.
-        role: ``clusterRole``: 0 none, 1 master, 2 failover.
-        detection_ms: ``clusterFailureDetectionTime``: after so much silence a standby makes itself master.
-        node: The name in the witness when SIDECAR_NODE is not set; default the folder's name.
-        address: Where to listen; ``0.0.0.0`` in a container.
-        start_ms: Length of the start up to where a standby stays.
-        activate_ms: Length of the start from there until the ports open.
-        tick_ms: How often an active server writes to the witness.
-        max_life_ms: The server ends by itself after so long, for tests that leak one; 0 for never.
-        server_xml: Use this instead of a small one of its own; the settings above that are
-            written to it are then not.
-    """
+    """Make *home* (what is in it is overwritten) and return its launcher; arguments as above."""
     home.mkdir(parents=True, exist_ok=True)
     options = {
         "witness": str(witness.absolute()),
