@@ -15,7 +15,7 @@ from typing import IO
 
 from sidecar import __version__, events
 from sidecar.clock import BootClock
-from sidecar.config import Config, diff
+from sidecar.config import Config, diff, with_live
 from sidecar.core import state as s
 from sidecar.core.decide import begin
 from sidecar.core.model import Role, View
@@ -265,15 +265,17 @@ class _Node:
         if self._read_again is None:
             return policy
         try:
-            config = self._read_again()
-            changes = diff(self._config, config)
-            refused = [change.key for change in changes if change.needs_restart]
-            if refused:
-                raise ConfigError(f"{', '.join(refused)}: can only be changed by a restart of the sidecar")
+            wanted = self._read_again()
+            changes = diff(self._config, wanted)
+            config = with_live(self._config, wanted)
             watching = watching_of(config, self._kind, self._clock)
         except SidecarError as error:
             events.emit(events.Raised(text=f"reload refused, the old configuration stays: {error}"))
             return policy
         self._config, self._watching = config, watching
-        events.emit(events.Notice(text="reloaded: " + (", ".join(c.key for c in changes) or "no changes")))
+        now = ", ".join(change.key for change in changes if not change.needs_restart) or "nothing"
+        later = ", ".join(change.key for change in changes if change.needs_restart)
+        waits = f"; needs a restart of the sidecar: {later}" if later else ""
+        events.emit(events.Notice(text=f"reloaded, changed: {now}{waits}"))
+        events.LOG.setLevel(config.log.level.upper())
         return policy_of(config, self._kind, policy.instance, self._config.once)

@@ -210,7 +210,7 @@ class ServerLane:
             case g.Exited(name, status, killed_by) if name in self._names:
                 why = {"deadline": "killed at its deadline", "guard": "died with its guard", "order": ""}
                 self._gone(self._names[name], status, why[killed_by] if killed_by else "")
-            case g.OrderRefused(_, order, reason):
+            case g.OrderRefused(name, order, reason) if name in self._names:
                 emit(Notice(text=f"guard refused {order}: {reason}"))
             case _:
                 LOG.debug("guard event of an unknown run: %s", event)
@@ -225,6 +225,7 @@ class ServerLane:
 
     def _gone(self, run: s.Run, status: int | None, reason: str) -> None:
         self._prober.forget(run)
+        self._names = {name: known for name, known in self._names.items() if known != run}
         self._pids.pop(run, None)
         emit(ServerEnded(run=run, status=status, reason=reason))
         self._post(s.ServerGone(run, status, reason))
