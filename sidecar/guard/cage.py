@@ -36,6 +36,8 @@ class Cage:
         self.status: int | None = None
         self.failed: str | None = None
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        # Before the fork: a message sent earlier than this carries pid 0.
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         stdout, stdout_w = os.pipe()
         stderr, stderr_w = os.pipe()
         ids = os.geteuid(), os.getegid()
@@ -59,7 +61,6 @@ class Cage:
         self.streams = {stdout: "stdout", stderr: "stderr"}
         for fd in self.streams:
             os.set_blocking(fd, False)
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self.control = ours
 
     def wait_ready(self) -> bool:
@@ -89,7 +90,7 @@ class Cage:
                 self.ready = True
             case {"root": _}:
                 for _level, kind, raw in rest:
-                    if kind == socket.SCM_CREDENTIALS:
+                    if kind == socket.SCM_CREDENTIALS and len(raw) == 12:
                         self.root_pid = struct.unpack("3i", raw)[0]
             case {"exit": int(status)}:
                 self.status = status

@@ -12,24 +12,21 @@ SIGTERM means "leave when no server runs": systemd sends it to all processes of 
 
 from __future__ import annotations
 
-import fcntl
-import gc
 import os
 import select
 import signal
 import sys
-import traceback
 
 from sidecar.guard import kernel, record, tree, wire
 from sidecar.guard.cage import NAMESPACES, Cage
 from sidecar.guard.door import Door
+from sidecar.guard.orders import ORDERS, Refused
 from sidecar.guard.output import Output
 from sidecar.guard.run import Run
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import NoReturn
 
     from sidecar.guard.link import Link
 
@@ -39,10 +36,6 @@ SWEEP_MS = 20
 """Between two passes over strays whose keeper was killed (enforcement ``process``)."""
 IDLE_EXIT_MS = 60_000
 """A guard without server and client leaves after this; the next sidecar starts a new one."""
-
-
-class Refused(Exception):
-    """An order that changes nothing; the message is the reason."""
 
 
 class Guard:
@@ -122,11 +115,11 @@ class Guard:
         now_ms = kernel.now_ms()
         run = self.run
         if run and run.killed_by is None and now_ms >= run.terms.kill_ms:
-            self._kill(run, run.terms.reason())
+            self.kill(run, run.terms.reason())
         if self.sweeping:
             self._sweep()
         if self.retry_at_ms is not None and now_ms >= self.retry_at_ms:
-            self._prepare()
+            self.prepare()
         if not self._quiet():
             self.quiet_since_ms = now_ms
         elif now_ms >= self.quiet_since_ms + self.idle_exit_ms:
@@ -168,7 +161,7 @@ class Guard:
         self.cages += 1
         return f"{os.getpid()}-{kernel.now_ms()}-{self.cages}"
 
-    def _prepare(self) -> None:
+    def prepare(self) -> None:
         """Make the next keeper, so that the next start need not wait for it."""
         self.retry_at_ms = None
         if self.cage:
@@ -201,7 +194,7 @@ class Guard:
                 self._unwatch(cage.control.fileno())  # its pidfd will tell
                 return
             if word == "ready" and run:
-                self._launch(run, cage)
+                self.launch(run, cage)
             elif word == "started" and run:
                 run.started = True
                 run.server_pid = cage.root_pid
@@ -254,7 +247,7 @@ class Guard:
         else:
             frame = {"type": "start_failed", "reason": cage.failed}
         self._finish(frame)
-        self._prepare()
+        self.prepare()
 
     def _finish(self, frame: wire.Frame) -> None:
         """Tell the end of the run, and keep it until a client has acknowledged it."""
@@ -269,9 +262,9 @@ class Guard:
 
     # Starting and killing.
 
-    def _launch(self, run: Run, cage: Cage) -> None:
+    def launch(self, run: Run, cage: Cage) -> None:
         """Arm, then read the clock, then go."""
-        self._arm(run, cage)
+        self.arm(run, cage)
         if run.terms.too_late(kernel.now_ms()):
             self._finish({"type": "start_failed", "reason": "too late: its deadline has come"})
             return
@@ -280,7 +273,7 @@ class Guard:
         except (OSError, wire.BadFrame) as error:
             self._finish({"type": "start_failed", "reason": f"keeper: {error}"})
 
-    def _arm(self, run: Run, cage: Cage) -> None:
+    def arm(self, run: Run, cage: Cage) -> None:
         """Record, then set the kernel's timer: a record may claim too much, never too little."""
         found: record.Record = {
             **cage.identity,
@@ -293,7 +286,8 @@ class Guard:
         record.write(self.run_dir, found)
         self.death_timer.arm(run.terms.kernel_ms)
 
-    def _kill(self, run: Run, reason: str) -> None:
+    def kill(self, run: Run, reason: str) -> None:
+        """Begin the end of the tree; the keeper's death ends the run."""
         if run.killed_by is None:
             run.killed_by = reason
         if self.cage:
@@ -342,76 +336,8 @@ class Guard:
         answer: wire.Frame = {"type": "answer", "seq": seq, "order": name, "run": frame.get("run")}
         try:
             link.send({**answer, "ok": True, "reason": None, **(order(self, frame) or {})})
-        except Refused as reason:
+        except (Refused, wire.BadFrame) as reason:  # both come before any effect
             link.send({**answer, "ok": False, "reason": str(reason)})
-
-    def _the_run(self, frame: wire.Frame) -> Run:
-        if self.run is None or self.run.id != wire.text(frame, "run"):
-            now = f"run {self.run.id!r}" if self.run else "no run"
-            raise Refused(f"run {frame['run']!r}: not here, there is {now}")
-        return self.run
-
-    def start(self, frame: wire.Frame) -> None:
-        """Order: start a server. A refusal proves that nothing of it runs."""
-        run = Run(frame, kernel.now_ms())
-        if self.run:
-            raise Refused(f"run {self.run.id!r} is not over")
-        if self.leaving:
-            raise Refused("the guard is leaving")
-        if run.terms.too_late(run.started_at_ms):
-            raise Refused("too late: its deadline has come")
-        self.finished = None
-        self.run = run
-        if self.cage is None:
-            self._prepare()
-        elif self.cage.ready:
-            self._launch(run, self.cage)
-
-    def extend(self, frame: wire.Frame) -> wire.Frame:
-        """Order: move the deadline back."""
-        run = self._the_run(frame)
-        deadline_ms = wire.whole(frame, "deadline_ms")
-        note = wire.note(frame)
-        if run.killed_by or run.terms.too_late(kernel.now_ms()):
-            raise Refused("too late: the kill is due")
-        run.terms.extend(deadline_ms)
-        if "note" in frame:
-            run.note = note
-        if self.cage and self.cage.told_go:
-            self._arm(run, self.cage)
-        return {"deadline_ms": run.terms.deadline_ms}
-
-    def stop(self, frame: wire.Frame) -> wire.Frame:
-        """Order: stop gracefully, kill at an instant."""
-        run = self._the_run(frame)
-        run.terms.stop(wire.whole(frame, "kill_at_ms"))
-        if not run.stopping:
-            run.stopping = True
-            if self.cage and self.cage.told_go:
-                self.cage.stop()
-            else:
-                self._kill(run, "order")
-        return {"kill_at_ms": run.terms.kill_ms}
-
-    def kill(self, frame: wire.Frame) -> None:
-        """Order: end it now."""
-        self._kill(self._the_run(frame), "order")
-
-    def note(self, frame: wire.Frame) -> None:
-        """Order: keep this for the next client."""
-        self._the_run(frame).note = wire.note(frame)
-
-    def ack(self, frame: wire.Frame) -> None:
-        """Order: the end of this run is known."""
-        if self.finished and self.finished["run"] == wire.text(frame, "run"):
-            self.finished = None
-
-    def shutdown(self, _frame: wire.Frame) -> None:
-        """Order: leave when no server runs."""
-        self.leaving = True
-
-    def ping(self, _frame: wire.Frame) -> None:
-        """Order: answer."""
 
     def _tell(self, frame: wire.Frame, fd: int | None = None) -> None:
         if self.door.controller:
@@ -439,58 +365,5 @@ class Guard:
                 self.epoll.modify(link.fd, mask)
 
 
-ORDERS: dict[str, Callable[[Guard, wire.Frame], wire.Frame | None]] = {
-    "start": Guard.start,
-    "extend": Guard.extend,
-    "stop": Guard.stop,
-    "kill": Guard.kill,
-    "note": Guard.note,
-    "ack": Guard.ack,
-    "shutdown": Guard.shutdown,
-    "ping": Guard.ping,
-}
-
-
 def void(_value: object) -> None:
     """Ignore a result."""
-
-
-def main(argv: list[str]) -> NoReturn:
-    """Detach, start, tell the starter on ``--ready-fd`` how it went, serve."""
-    options = dict(zip(argv[::2], argv[1::2], strict=True))
-    ready_fd = int(options["--ready-fd"])
-    if os.fork():
-        os._exit(0)  # the sidecar must not be our parent: it would have to reap us
-    run_dir = options["--run-dir"]
-    try:
-        guard = _begin(run_dir, options)
-    except BaseException as error:  # outermost frame
-        if not isinstance(error, Refused):
-            traceback.print_exc()
-        os.write(ready_fd, str(error).encode()[:4000] or b"unknown error")
-        os._exit(1)
-    os.write(ready_fd, b"ready")
-    os.close(ready_fd)
-    try:
-        guard.serve()
-    except BaseException:  # outermost frame: the tree dies with us
-        traceback.print_exc()
-        os._exit(1)
-    os._exit(0)
-
-
-def _begin(run_dir: str, options: dict[str, str]) -> Guard:
-    os.chdir("/")
-    kernel.set_name("sidecar-guard")
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])
-    for number in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-    lock = os.open(os.path.join(run_dir, "guard.lock"), flags, 0o600)  # noqa: PTH118
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise Refused("another guard is at work here") from None
-    gc.collect()
-    gc.freeze()  # pages shared with the keepers stay shared
-    return Guard(run_dir, options["--enforcement"], int(options["--idle-exit-ms"]))

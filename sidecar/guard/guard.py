@@ -16,6 +16,6 @@ if __name__ == "__main__":
     package.__path__ = [os.path.dirname(here)]  # noqa: PTH120
     sys.modules["sidecar"] = package
 
-    from sidecar.guard.daemon import main
+    from sidecar.guard.boot import main
 
     main(sys.argv[1:])

@@ -1,0 +1,371 @@
+"""The guard client's thread: sends what waits, reads what comes, watches for proof.
+
+States of a run, as seen from here
+
+    none -- begin() --> unsent -- sent --> sent -- started --> has the keeper's pidfd
+    any -- proof, or never sent --> none, after exactly one `Exited` or `StartFailed`
+
+Rules: ``_lock`` guards the queue, the events that wait and ``_run``; it is never held while
+``on_event`` is called or anything blocks.
+"""
+
+import logging
+import os
+import select
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, cast
+
+from sidecar.clock import Clock
+from sidecar.core.units import Epoch, Instant
+from sidecar.errors import GuardError
+from sidecar.guard import connect, proof, wire
+from sidecar.guard.events import (
+    AdoptedRun,
+    Enforcement,
+    Exited,
+    GuardEvent,
+    GuardLost,
+    KilledBy,
+    OrderRefused,
+    Output,
+    Started,
+    StartFailed,
+)
+
+_log = logging.getLogger(__name__)
+
+QUEUE_MAX = 256
+"""Orders waiting for a stopped guard, renewals not counted (a newer one replaces an older)."""
+LAST_WORD_MS = 100
+"""How long a dead keeper's exit status may take to come from a living guard. It takes under 1 ms;
+a stopped guard costs a restart this much."""
+RESCAN_MS = 20
+"""Between two looks for strays, without a namespace and with guard and keeper killed."""
+
+
+@dataclass
+class _Run:
+    """What the client knows of the run under way."""
+
+    id: str
+    enforcement: Enforcement
+    sent: bool
+    pidfd: int | None = None
+    keeper_dead_at: Instant | None = None
+    exited: Exited | None = None
+
+    def close(self) -> None:
+        """Forget the keeper."""
+        if self.pidfd is not None:
+            os.close(self.pidfd)
+            self.pidfd = None
+
+
+class Follower:
+    """Follows one guard after another, until closed."""
+
+    def __init__(
+        self,
+        spawn: connect.Spawn,
+        connection: connect.Connection,
+        on_event: Callable[[GuardEvent], None],
+        clock: Clock,
+    ) -> None:
+        self._spawn = spawn
+        self._on_event = on_event
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._queue: deque[wire.Frame] = deque()
+        self._events: deque[GuardEvent] = deque()
+        self._seq = 0
+        self._run: _Run | None = None
+        self._connection: connect.Connection | None = None
+        self._lost: connect.Connection | None = None
+        self._closing = False
+        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._describe(connection)
+        self._next: connect.Connection | None = connection
+        self._thread = threading.Thread(target=self._serve, name="guard-client", daemon=True)
+        self._thread.start()
+
+    def _describe(self, connection: connect.Connection) -> None:
+        frame = connection.state["run"]
+        self.enforcement = cast(Enforcement, connection.state["enforcement"])
+        self.adopted = _adopted_run(frame) if isinstance(frame, dict) else None
+
+    # From any thread.
+
+    def begin(self, run: str) -> None:
+        """Expect a run, whose start order is about to be posted.
+
+        Raises:
+            GuardError: The run before is not over.
+        """
+        with self._lock:
+            if self._run:
+                raise GuardError(f"run {self._run.id!r} is not over")
+            self._run = _Run(run, self.enforcement, sent=False)
+
+    def follow(self, connection: connect.Connection) -> None:
+        """Leave the guard of before for this one."""
+        with self._lock:
+            self._describe(connection)
+            self._next = connection
+        self._wake()
+
+    def close(self) -> None:
+        """End the thread; no event comes after this returns."""
+        self._closing = True
+        self._wake()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def post(self, frame: wire.Frame) -> None:
+        """Send an order, now or when the guard takes it."""
+        with self._lock:
+            self._seq += 1
+            frame["seq"] = self._seq
+            last = self._queue[-1] if self._queue else {}
+            if frame["order"] == "extend" and _same(frame, last):
+                later = max(wire.whole(frame, "deadline_ms"), wire.whole(last, "deadline_ms"))
+                self._queue[-1] = {**last, **frame, "deadline_ms": later}
+            elif len(self._queue) < QUEUE_MAX:
+                self._queue.append(frame)
+            else:
+                self._give_back(frame, "the guard takes no orders")
+            self._flush()
+        self._wake()
+
+    def _wake(self) -> None:
+        os.eventfd_write(self._wake_fd, 1)
+
+    def _flush(self) -> None:
+        """Send what the socket takes; called with the lock held."""
+        connection = self._connection
+        while connection and self._queue:
+            frame = self._queue[0]
+            try:
+                connection.sock.send(wire.encode(frame))
+            except BlockingIOError:
+                return
+            except OSError:
+                return  # its end is seen where we read
+            except wire.BadFrame as error:
+                self._give_back(frame, str(error))
+            else:
+                if self._run and frame["order"] == "start":
+                    self._run.sent = True
+            self._queue.popleft()
+
+    def _give_back(self, frame: wire.Frame, reason: str) -> None:
+        """Report an order that was never sent; called with the lock held."""
+        run, order = str(frame["run"]), str(frame["order"])
+        if order == "start":
+            self._run = None
+            self._events.append(StartFailed(run, reason))
+        elif order != "ack":
+            self._events.append(OrderRefused(run, order, reason))
+
+    # The client's thread.
+
+    def _serve(self) -> None:
+        try:
+            while not self._closing:
+                self._turn()
+                self._poll()
+        except Exception:  # outermost frame of the thread
+            _log.exception("guard client")
+            self._emit(GuardLost("error in the guard client"))
+        finally:
+            with self._lock:
+                for one in (self._connection, self._lost, self._next, self._run):
+                    if one:
+                        one.close()
+                self._connection = self._lost = self._next = self._run = None
+
+    def _turn(self) -> None:
+        with self._lock:
+            follower, self._next = self._next, None
+        if follower:
+            self._take(follower)
+        self._read()
+        self._look_for_proof()
+        with self._lock:
+            while self._queue and self._connection is None and self._next is None:
+                self._give_back(self._queue.popleft(), "the guard is lost")
+            self._flush()
+            waiting, self._events = self._events, deque()
+        for event in waiting:
+            self._emit(event)
+
+    def _poll(self) -> None:
+        poll = select.poll()
+        poll.register(self._wake_fd, select.POLLIN)
+        connection, run = self._connection, self._run
+        if connection:
+            poll.register(connection.sock, select.POLLIN | (select.POLLOUT if self._queue else 0))
+        timeout_ms = None
+        if run and run.pidfd is not None and run.keeper_dead_at is None:
+            poll.register(run.pidfd, select.POLLIN)
+        elif run and (run.keeper_dead_at is not None or connection is None):
+            timeout_ms = RESCAN_MS
+        for fd, _events in poll.poll(timeout_ms):
+            if fd == self._wake_fd:
+                os.eventfd_read(self._wake_fd)
+
+    def _emit(self, event: GuardEvent) -> None:
+        if not self._closing:
+            self._on_event(event)
+
+    def _take(self, connection: connect.Connection) -> None:
+        """Begin with what the guard says is there."""
+        finished, adopted = connection.state["finished"], self.adopted
+        with self._lock:
+            for old in (self._connection, self._lost):
+                if old:
+                    old.close()
+            self._connection, self._lost = connection, None
+            if adopted:
+                if self._run:
+                    self._run.close()
+                keeper_pidfd = connection.keeper_pidfd
+                self._run = _Run(adopted.run, self.enforcement, sent=True, pidfd=keeper_pidfd)
+            elif isinstance(finished, dict) and not self._run:
+                self._run = _Run(str(finished["run"]), self.enforcement, sent=True)
+            forgotten = self._run and self._run.sent and not adopted and not finished
+        if isinstance(finished, dict):
+            self._finished(finished)
+        elif forgotten and self._run and self._run.pidfd is None:
+            self._over(StartFailed(self._run.id, "the guard knows nothing of it"))
+
+    def _read(self) -> None:
+        while connection := self._connection:
+            try:
+                frame, fd = connect.receive(connection.sock)
+                self._told(frame, fd)
+            except BlockingIOError:
+                return
+            except (OSError, GuardError, wire.BadFrame, KeyError) as error:
+                self._lose(connection, str(error))
+                return
+
+    def _lose(self, connection: connect.Connection, reason: str) -> None:
+        # A dying process closes its files a moment before it counts as dead.
+        if proof.readable(connection.guard_pidfd, LAST_WORD_MS):
+            reason = "the guard is dead"
+        with self._lock:
+            self._connection, self._lost = None, connection
+        self._emit(GuardLost(reason))
+
+    def _told(self, frame: wire.Frame, fd: int | None) -> None:
+        run, name = self._run, str(frame.get("run"))
+        match frame.get("type"):
+            case "started" if run and run.id == name and run.pidfd is None:
+                run.pidfd, fd = fd, None
+                self._emit(Started(name, wire.whole(frame, "server_pid", low=1)))
+            case "exited" | "start_failed":
+                self._finished(frame)
+            case "answer" if not frame["ok"]:
+                self._refused(str(frame["order"]), name, str(frame["reason"]))
+            case "output":
+                self._printed(frame, name)
+            case "error":
+                _log.warning("guard: %s", frame.get("reason"))
+        if fd is not None:
+            os.close(fd)
+
+    def _printed(self, frame: wire.Frame, run: str) -> None:
+        dropped = wire.whole(frame, "dropped")
+        for line in cast(list[str], frame["lines"]):
+            stream = cast(Literal["stdout", "stderr"], frame["stream"])
+            self._emit(Output(run, stream, line, dropped))
+            dropped = 0
+
+    def _refused(self, order: str, run: str, reason: str) -> None:
+        if order == "start":
+            self._over(StartFailed(run, reason))
+        elif order != "ack":
+            self._emit(OrderRefused(run, order, reason))
+
+    def _finished(self, frame: wire.Frame) -> None:
+        """The guard has reaped the keeper; believe it once the keeper's pidfd agrees."""
+        run, name = self._run, str(frame["run"])
+        if run is None or run.id != name:
+            self.post({"order": "ack", "run": name})  # told before
+        elif frame["type"] == "start_failed":
+            self._over(StartFailed(name, str(frame["reason"])))
+        else:
+            killed_by = cast(KilledBy | None, frame["killed_by"])
+            run.exited = Exited(name, cast(int, frame["status"]), killed_by)
+            if run.pidfd is None:
+                self._over(run.exited)
+
+    def _over(self, event: Exited | StartFailed) -> None:
+        """Emit the end of the run, once."""
+        with self._lock:
+            run = self._run
+            if run is None or run.id != event.run:
+                return
+            run.close()
+            self._run = None
+        if self._connection:
+            self.post({"order": "ack", "run": event.run})
+        self._emit(event)
+
+    def _look_for_proof(self) -> None:
+        run = self._run
+        if run is None or not run.sent:
+            return
+        if run.pidfd is not None:
+            if proof.readable(run.pidfd, 0):
+                self._keeper_is_dead(run)
+        elif self._lost and proof.readable(self._lost.guard_pidfd, 0):
+            self._guard_died_starting(run)
+
+    def _keeper_is_dead(self, run: _Run) -> None:
+        if run.exited:
+            self._over(run.exited)
+            return
+        now = self._clock.now()
+        if run.keeper_dead_at is None:
+            run.keeper_dead_at = now
+        if self._connection is None:
+            if run.enforcement == "kernel" or self._nothing_left():
+                self._over(Exited(run.id, None, "guard"))
+        elif run.enforcement == "kernel" and now >= run.keeper_dead_at + LAST_WORD_MS:
+            self._over(Exited(run.id, None, None))
+
+    def _nothing_left(self) -> bool:
+        found = proof.read_record(self._spawn.run_dir)
+        return found is None or proof.tree_is_empty(self._spawn.run_dir, found)
+
+    def _guard_died_starting(self, run: _Run) -> None:
+        """Its last word was never heard: the record tells whether it can have started anything."""
+        found = proof.read_record(self._spawn.run_dir)
+        if found is None or found.get("run") != run.id:
+            self._over(StartFailed(run.id, "the guard died before it started anything"))
+            return
+        run.pidfd = proof.open_keeper(found)
+        if run.pidfd is None and proof.tree_is_empty(self._spawn.run_dir, found):
+            self._over(StartFailed(run.id, "the guard died while starting it, and it died too"))
+
+
+def _same(one: wire.Frame, other: wire.Frame) -> bool:
+    return bool(other) and (one["order"], one["run"]) == (other["order"], other["run"])
+
+
+def _adopted_run(frame: wire.Frame) -> AdoptedRun:
+    server_pid = frame["server_pid"]
+    return AdoptedRun(
+        run=wire.text(frame, "run"),
+        role=wire.text(frame, "role"),
+        epoch=Epoch(wire.whole(frame, "epoch")),
+        deadline_at=Instant(wire.whole(frame, "deadline_ms")),
+        started_at=Instant(wire.whole(frame, "started_at_ms")),
+        server_pid=server_pid if isinstance(server_pid, int) else None,
+        note=frame["note"],
+        stopping=frame["state"] == "stopping",
+    )
