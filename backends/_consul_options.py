@@ -1,0 +1,83 @@
+"""The ``consul`` section of the configuration, checked, as a client. Touches files, not the network."""
+
+import ssl
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+from backends._consul_client import Address, Client
+from backends.shared import known_options, text_option
+from sidecar.clock import Clock
+from sidecar.errors import ConfigError
+
+DEFAULT = "http://127.0.0.1:8500"
+PORT = 8500
+# "token" is where a secret given by the environment ends up; a file never holds it.
+OPTIONS = ("address", "token", "token_file", "datacenter", "ca_file", "cert_file", "key_file")
+
+
+def client(options: Mapping[str, object], clock: Clock) -> Client:
+    """Return the client that *options* describe.
+
+    Raises:
+        ConfigError: An option is unknown, of the wrong type or unusable; names the key.
+    """
+    known_options("consul", options, OPTIONS)
+    scheme, host, port = _address(text_option("consul", options, "address") or DEFAULT)
+    files = {name: text_option("consul", options, name) for name in ("ca_file", "cert_file", "key_file")}
+    if scheme == "http":
+        for name, value in files.items():
+            if value is not None:
+                raise ConfigError(f"consul.{name}: useless without an https:// consul.address")
+    token = text_option("consul", options, "token") or _token(text_option("consul", options, "token_file"))
+    if token is not None and not (token.isascii() and token.isprintable() and " " not in token):
+        raise ConfigError("consul.token_file: a token is one word of printable ASCII")
+    tls = _tls(**files) if scheme == "https" else None
+    return Client(
+        Address(scheme, host, port, tls), token, text_option("consul", options, "datacenter"), clock
+    )
+
+
+def _address(address: str) -> tuple[Literal["http", "https"], str, int]:
+    wrong = "consul.address: expected http://HOST:PORT or https://HOST:PORT"
+    try:
+        parts = urlsplit(address)
+        host, port = parts.hostname, parts.port or PORT
+    except ValueError as error:
+        raise ConfigError(f"{wrong}: {error}") from error
+    if parts.username is not None or parts.password is not None:
+        raise ConfigError(f"{wrong}, without a user; a token goes into consul.token_file")
+    extra = parts.path.strip("/") or parts.query or parts.fragment
+    if parts.scheme not in ("http", "https") or not host or extra:
+        raise ConfigError(f"{wrong}, got {address!r}")
+    return ("https" if parts.scheme == "https" else "http"), host, port
+
+
+def _token(path: str | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        token = Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a text"
+        raise ConfigError(f"consul.token_file: {path}: {reason}") from error
+    if not token:
+        raise ConfigError(f"consul.token_file: {path} is empty")
+    return token
+
+
+def _tls(ca_file: str | None, cert_file: str | None, key_file: str | None) -> ssl.SSLContext:
+    if (cert_file is None) != (key_file is None):
+        missing = "key_file" if key_file is None else "cert_file"
+        raise ConfigError(f"consul.{missing}: needed, since the other half of the pair is given")
+    try:
+        context = ssl.create_default_context(cafile=ca_file)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"consul.ca_file: {ca_file}: {error}") from error
+    if cert_file is not None:
+        try:
+            context.load_cert_chain(cert_file, key_file, password=lambda: b"")  # never ask a terminal
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"consul.cert_file: {cert_file}, {key_file}: {error}") from error
+    return context
