@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal, Protocol, TextIO
+from typing import Any, ClassVar, Protocol, TextIO
 
 LOG = logging.getLogger("sidecar")
 QUEUE_LINES_MAX = 10_000
@@ -220,11 +220,11 @@ class _OutletHandler(logging.Handler):
         self._outlet.put(self.format(record))
 
 
-def configure(style: Literal["text", "json"], level: str, stream: TextIO | None = None) -> Outlet:
+def configure(level: str, *, as_json: bool = False, stream: TextIO | None = None) -> Outlet:
     """Send the log to *stream* (standard error) and return the outlet, to be closed at the end."""
     outlet = Outlet(stream if stream is not None else sys.stderr)
     handler = _OutletHandler(outlet)
-    handler.setFormatter(JsonLine() if style == "json" else TextLine())
+    handler.setFormatter(JsonLine() if as_json else TextLine())
     LOG.handlers[:] = [handler]
     LOG.setLevel(level.upper())
     LOG.propagate = False

@@ -52,7 +52,7 @@ def run(config: Config, mode: Mode, reload: Callable[[], Config] | None = None) 
         GuardError: No guard is to be had, or not with the enforcement that was asked for.
     """
     with ExitStack() as stack:
-        outlet = events.configure(config.log.format, config.log.level)
+        outlet = events.configure(config.log.level, as_json=config.log.format == "json")
         stack.callback(outlet.close)
         stack.enter_context(_only_one(Path(config.paths.run)))
         return _Node(config, mode, reload, stack, outlet).run()
