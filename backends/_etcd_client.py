@@ -1,0 +1,507 @@
+"""Calls to an etcd cluster: several endpoints, one total deadline, errors that say what may have happened.
+
+Rules
+- The endpoint that worked last is asked first. While it is silent the next one is asked as well, and the first answer
+  counts (a hedge), so one frozen member costs a fraction of the deadline. Every request sent through here is therefore
+  one that may safely arrive twice; ``Answer.maybe`` says when an earlier copy may have been carried out.
+- A request leaves only on a connection that has answered a ``Status`` before. What fails earlier is `NotSent` for
+  certain; what fails later may have happened, unless etcd's gRPC code says that it was refused.
+- Decisions use codes, never texts. Texts are for people, and the guesses in `_plain` change nothing else.
+- Going back: a linearizable answer never has a lower revision than one that was complete before it was asked. One
+  that has, or that comes from another cluster id, is from a restored or foreign member. It counts only when all
+  members that answer, a majority of the endpoints at least, say the same: then the store has been replaced.
+"""
+
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+
+from backends._etcd_rpc import LINEARIZABLE, UNARY, WATCH, pb
+from sidecar.clock import Clock, left_s
+from sidecar.core.units import Instant
+from sidecar.errors import BackendError, Denied, NotSent, OutcomeUnknown
+
+HEDGE_MAX_MS = (
+    400  # silence of an endpoint before the next is asked too; more costs lease when a member freezes
+)
+PAUSE_MS = 100  # between rounds while a cluster has no leader; an election takes about 1 s
+CONFIRM_MS = 1_000  # for all members to say whether the store was replaced
+REASON_CHARS = 160
+CHANNEL_OPTIONS = (
+    ("grpc.enable_retries", 0),  # a retry unknown to us would break "certainly not sent"
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 500),
+    ("grpc.max_reconnect_backoff_ms", 500),
+    # etcd ends connections that ping more often than every 5 s (--grpc-keepalive-min-time)
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 3_000),
+    ("grpc.max_receive_message_length", 64 * 1024 * 1024),
+)
+REFUSED = frozenset(  # etcd did nothing; another endpoint would say the same
+    (
+        grpc.StatusCode.RESOURCE_EXHAUSTED,  # no space; too many requests
+        grpc.StatusCode.FAILED_PRECONDITION,
+        grpc.StatusCode.OUT_OF_RANGE,
+        grpc.StatusCode.UNIMPLEMENTED,
+    )
+)
+CREDENTIALS = frozenset((grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.INVALID_ARGUMENT))
+
+
+class LeaseGone(Exception):
+    """A definite answer: there is no such lease (any more)."""
+
+
+class _TokenRefused(Exception):
+    """The token, or having none, is not accepted; a new one may be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A response, and whether an earlier copy of the request may have been carried out before it."""
+
+    body: Any
+    maybe: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """How to reach the cluster."""
+
+    endpoints: tuple[str, ...]  # HOST:PORT
+    tls: grpc.ChannelCredentials | None = None
+    username: str | None = None
+    password: str | None = None
+
+
+class Endpoint:
+    """One member's address with its channel, made when first needed."""
+
+    def __init__(self, address: str, tls: grpc.ChannelCredentials | None) -> None:
+        self.address, self._tls = address, tls
+        self.connected = False
+        self.version: str | None = None
+        self._lock = threading.Lock()
+        self._channel: grpc.Channel | None = None
+        self._methods: dict[str, Any] = {}
+
+    def send(self, method: str, request: Any, timeout_s: float, metadata: Sequence[tuple[str, str]]) -> Any:
+        """Send *request* and return its future.
+
+        Raises:
+            ValueError: the channel has been closed.
+        """
+        return self._method(method).future(request, timeout=timeout_s, metadata=metadata)
+
+    def watch(self, request: Any, metadata: Sequence[tuple[str, str]]) -> Any:
+        """Open a watch and return the iterator of its answers, without a deadline; ``cancel`` ends it."""
+        return self._method("Watch")(request, metadata=metadata)
+
+    def close(self) -> None:
+        with self._lock:
+            if self._channel is not None:
+                self._channel.close()
+
+    def _method(self, name: str) -> Any:
+        with self._lock:
+            if self._channel is None:
+                options = list(CHANNEL_OPTIONS)
+                if self._tls is None:
+                    self._channel = grpc.insecure_channel(self.address, options)
+                else:
+                    self._channel = grpc.secure_channel(self.address, self._tls, options)
+            if name not in self._methods:
+                path, asked, answered = WATCH if name == "Watch" else UNARY[name]
+                make: Any = self._channel.unary_stream if name == "Watch" else self._channel.unary_unary
+                self._methods[name] = make(
+                    path,
+                    request_serializer=asked.SerializeToString,
+                    response_deserializer=answered.FromString,
+                )
+            return self._methods[name]
+
+
+@dataclass(eq=False)
+class _Attempt:
+    """One endpoint's turn: connect if need be, then the request."""
+
+    endpoint: Endpoint
+    floor: int  # revision known when it was sent: an answer below it goes back
+    sent: bool = False
+    future: Any = None
+
+
+class Client:
+    """An etcd cluster; any thread may call, several at once."""
+
+    def __init__(self, login: Login, clock: Clock, probe: bytes) -> None:
+        self._probe = probe  # a key that the user may read
+        self.endpoints = [Endpoint(address, login.tls) for address in login.endpoints]
+        self.generation = 0  # counts confirmed replacements of the store
+        self.term = 0  # of raft, from the last linearizable answer
+        self.checked_at = Instant(0)  # when the last linearizable answer came
+        self.on_move: Callable[[], None] = lambda: None  # another endpoint is asked first from now on
+        self._login, self._clock = login, clock
+        self._state = threading.RLock()
+        self._current = 0
+        self._cluster_id: int | None = None
+        self._revision = 0
+        self._token: str | None = None
+        self._token_needed = login.username is not None
+        self._calls: set[_Attempt] = set()
+        self._closed = False
+
+    @property
+    def address(self) -> str:
+        """Return all endpoints, for people."""
+        return ",".join(endpoint.address for endpoint in self.endpoints)
+
+    @property
+    def current(self) -> Endpoint:
+        """Return the endpoint that is asked first."""
+        return self.endpoints[self._current]
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def call(self, method: str, request: Any, deadline: Instant, *, effect: bool) -> Answer:
+        """Return etcd's answer.
+
+        Args:
+            method: A key of `UNARY`.
+            request: Its message; must be safe to arrive twice.
+            deadline: For everything: connecting, logging in, all endpoints.
+            effect: Whether the caller's operation may have happened once this was sent.
+
+        Raises:
+            LeaseGone: The lease it names does not exist.
+            NotSent, OutcomeUnknown, Denied: as their names say.
+        """
+        for last in (False, True):
+            metadata = self.metadata(deadline)
+            try:
+                return self._hedged(method, request, deadline, effect, metadata)
+            except _TokenRefused as error:
+                if last or self._login.username is None:
+                    raise Denied(str(error)) from error
+                with self._state:
+                    self._token, self._token_needed = None, True
+        raise AssertionError("unreachable")
+
+    def metadata(self, deadline: Instant) -> list[tuple[str, str]]:
+        """Return what goes with every request, after logging in if that is needed."""
+        found = [("hasleader", "true")]  # a member that knows no leader says so at once
+        if self._token_needed and self._token is None:
+            self._log_in(deadline)
+        if self._token is not None:
+            found.append(("token", self._token))
+        return found
+
+    def close(self) -> None:
+        with self._state:
+            self._closed = True
+            calls = list(self._calls)
+        for attempt in calls:
+            if attempt.future is not None:
+                attempt.future.cancel()
+        for endpoint in self.endpoints:
+            endpoint.close()
+
+    def _log_in(self, deadline: Instant) -> None:
+        request = pb.AuthenticateRequest(name=self._login.username, password=self._login.password or "")
+        try:
+            answer = self._hedged("Authenticate", request, deadline, False, [])
+        except _TokenRefused as error:
+            raise Denied(f"{self.address}: wrong user name or password for {self._login.username}") from error
+        except _AuthDisabled:
+            self._token_needed = False  # no users there: as with etcd's own client, go on without
+            return
+        with self._state:
+            self._token = answer.body.token
+
+    def beside(self, method: str, request: Any, deadline: Instant) -> Callable[[], Any]:
+        """Send *request* to the current endpoint alone, if it is connected; return what tells its answer.
+
+        That returns None when there is none *yet*: nobody waits for it.
+        """
+        endpoint = self.current
+        try:
+            metadata = self.metadata(deadline)
+            future = endpoint.send(method, request, left_s(deadline, self._clock), metadata)
+        except (ValueError, BackendError):
+            return lambda: None
+
+        def answer() -> Any:
+            if not future.done():
+                future.cancel()
+                return None
+            with suppress(grpc.RpcError, grpc.FutureCancelledError):
+                body = future.result()
+                return body if body.header.cluster_id == self._cluster_id else None
+            return None
+
+        return answer
+
+    def ask_versions(self, deadline: Instant) -> None:
+        """Ask every endpoint whose version is not known; silence is no error."""
+        metadata, timeout_s = self.metadata(deadline), max(0.001, left_s(deadline, self._clock))
+        asked = [
+            (endpoint, endpoint.send("Status", pb.StatusRequest(), timeout_s, metadata))
+            for endpoint in self.endpoints
+            if endpoint.version is None
+        ]
+        for endpoint, future in asked:
+            with suppress(grpc.RpcError, grpc.FutureCancelledError):
+                endpoint.version = str(future.result().version)
+
+    # ---- one call over several endpoints
+
+    def _hedged(
+        self, method: str, request: Any, deadline: Instant, effect: bool, metadata: list[tuple[str, str]]
+    ) -> Answer:
+        done: queue.SimpleQueue[_Attempt] = queue.SimpleQueue()
+        pending: set[_Attempt] = set()
+        waiting = self._order()
+        maybe, again, reason = False, False, "no time left before it was asked"
+        next_at = self._clock.now()
+        try:
+            while True:
+                now = self._clock.now()
+                if self._closed or now >= deadline:
+                    break
+                if waiting and now >= next_at:
+                    share_ms = (deadline - now) // len(waiting)
+                    next_at = Instant(now + min(share_ms, HEDGE_MAX_MS))
+                    attempt = self._start(waiting.pop(0), method, request, deadline, metadata, done)
+                    pending.add(attempt)
+                    reason = f"{attempt.endpoint.address}: no answer in time"
+                    continue
+                if not waiting and not pending:
+                    if not again:
+                        break
+                    waiting, again, next_at = self._order(), False, Instant(now + PAUSE_MS)
+                until = next_at if waiting else deadline
+                try:
+                    attempt = done.get(timeout=left_s(min(until, deadline), self._clock) + 0.001)
+                except queue.Empty:
+                    continue
+                error = attempt.future.exception() if not attempt.future.cancelled() else _Cancelled()
+                if error is None and not attempt.sent:
+                    self._connected(attempt, method, request, deadline, metadata, done)
+                    continue
+                pending.discard(attempt)
+                if error is None:
+                    body = attempt.future.result()
+                    try:
+                        self._accept(attempt, method, body, deadline)
+                    except NotSent as refused:
+                        raise (OutcomeUnknown(str(refused)) if effect else refused) from None
+                    self._stick(attempt.endpoint)
+                    return Answer(body, maybe or any(other.sent for other in pending))
+                reason = f"{attempt.endpoint.address}: {_plain(error)}"
+                if attempt.sent:
+                    verdict = _judge(method, error, reason)
+                    if verdict is not None:
+                        raise verdict
+                    maybe = True
+                again = (
+                    again or attempt.endpoint.version is not None
+                )  # it was good once: an election, a restart
+                attempt.endpoint.connected = False
+                next_at = self._clock.now()  # do not wait for the hedge: this one is over
+        finally:
+            for attempt in pending:
+                attempt.future.cancel()
+            with self._state:
+                self._calls -= pending
+        for attempt in pending:
+            attempt.endpoint.connected = False
+        self._leave()
+        if self._closed:
+            reason = f"{self.address}: closed"
+        if effect and (maybe or any(attempt.sent for attempt in pending)):
+            raise OutcomeUnknown(reason)
+        raise NotSent(reason)
+
+    def _order(self) -> list[Endpoint]:
+        with self._state:
+            return self.endpoints[self._current :] + self.endpoints[: self._current]
+
+    def _start(
+        self,
+        endpoint: Endpoint,
+        method: str,
+        request: Any,
+        deadline: Instant,
+        metadata: list[tuple[str, str]],
+        done: "queue.SimpleQueue[_Attempt]",
+    ) -> _Attempt:
+        attempt = _Attempt(endpoint, self._revision)
+        with self._state:
+            self._calls.add(attempt)
+        if endpoint.connected:
+            self._connected(attempt, method, request, deadline, metadata, done)
+        else:
+            self._send(attempt, "Status", pb.StatusRequest(), deadline, metadata, done)
+        return attempt
+
+    def _connected(
+        self,
+        attempt: _Attempt,
+        method: str,
+        request: Any,
+        deadline: Instant,
+        metadata: list[tuple[str, str]],
+        done: "queue.SimpleQueue[_Attempt]",
+    ) -> None:
+        if attempt.future is not None:  # of the Status
+            attempt.endpoint.version = str(attempt.future.result().version)
+        attempt.endpoint.connected = True
+        attempt.floor = self._revision
+        attempt.sent = True
+        self._send(attempt, method, request, deadline, metadata, done)
+
+    def _send(
+        self,
+        attempt: _Attempt,
+        method: str,
+        request: Any,
+        deadline: Instant,
+        metadata: list[tuple[str, str]],
+        done: "queue.SimpleQueue[_Attempt]",
+    ) -> None:
+        timeout_s = max(0.001, left_s(deadline, self._clock))
+        try:
+            attempt.future = attempt.endpoint.send(method, request, timeout_s, metadata)
+        except ValueError as error:  # the channel was closed under us, before anything was sent
+            raise NotSent(f"{attempt.endpoint.address}: closed") from error
+        attempt.future.add_done_callback(lambda _: done.put(attempt))
+
+    def _stick(self, endpoint: Endpoint) -> None:
+        with self._state:
+            index = self.endpoints.index(endpoint)
+            moved, self._current = index != self._current, index
+        if moved:
+            self.on_move()
+
+    def _leave(self) -> None:
+        """Ask another endpoint first next time: this one used up a whole deadline."""
+        with self._state:
+            self._current = (self._current + 1) % len(self.endpoints)
+        self.on_move()
+
+    # ---- going back
+
+    def _accept(self, attempt: _Attempt, method: str, body: Any, deadline: Instant) -> None:
+        """Note where the store is, or refuse an answer that goes back.
+
+        Raises:
+            NotSent: It does, and the store was not replaced.
+        """
+        if method == "Authenticate":
+            return
+        header = body.header
+        with self._state:
+            same = self._cluster_id in (None, header.cluster_id)
+            back = method in LINEARIZABLE and header.revision < attempt.floor
+            if same and not back:
+                self._cluster_id = header.cluster_id
+                if method in LINEARIZABLE:
+                    self._revision = max(self._revision, header.revision)
+                    self.term = max(self.term, header.raft_term)
+                    self.checked_at = self._clock.now()
+                return
+            known = self._cluster_id, attempt.floor
+        self._confirm(attempt.endpoint, known, deadline)
+
+    def _confirm(self, suspect: Endpoint, known: tuple[int | None, int], deadline: Instant) -> None:
+        heads = self._ask_all(Instant(min(deadline, self._clock.now() + CONFIRM_MS)))
+        refused = f"{suspect.address}: answers from another or an older cluster; refused"
+        alive = [e for e, head in heads if head.cluster_id == known[0] and head.revision >= known[1]]
+        if alive:
+            self._stick(alive[0])
+            raise NotSent(refused)
+        if len(heads) <= len(self.endpoints) // 2 or len({head.cluster_id for _, head in heads}) != 1:
+            raise NotSent(refused)
+        with self._state:
+            if (
+                self._cluster_id == known[0] and self._revision >= known[1]
+            ):  # nobody else has done it meanwhile
+                self._cluster_id = heads[0][1].cluster_id
+                self._revision = min(head.revision for _, head in heads)
+                self.term = 0
+                self.generation += 1
+        self.on_move()
+
+    def _ask_all(self, deadline: Instant) -> list[tuple[Endpoint, Any]]:
+        request = pb.RangeRequest(key=self._probe, count_only=True)  # linearizable
+        metadata = self.metadata(deadline)
+        timeout_s = left_s(deadline, self._clock)
+        try:
+            futures = [(e, e.send("Range", request, timeout_s, metadata)) for e in self.endpoints]
+        except ValueError as error:
+            raise NotSent(f"{self.address}: closed") from error
+        heads = []
+        for endpoint, future in futures:
+            with suppress(grpc.RpcError, grpc.FutureCancelledError):
+                heads.append((endpoint, future.result().header))
+        return heads
+
+
+class _Cancelled(Exception):
+    """Ended by `Client.close`."""
+
+
+class _AuthDisabled(Exception):
+    """The cluster has no users."""
+
+
+def _judge(method: str, error: Any, reason: str) -> Exception | None:
+    """Return what to raise for a request that was sent and failed; None: unknown, another endpoint may know."""
+    code = error.code() if isinstance(error, grpc.RpcError) and hasattr(error, "code") else None
+    if code in CREDENTIALS:
+        return _TokenRefused(reason)
+    if code is grpc.StatusCode.PERMISSION_DENIED:
+        return Denied(reason)
+    if code is grpc.StatusCode.NOT_FOUND:
+        return LeaseGone(reason)
+    if code is grpc.StatusCode.FAILED_PRECONDITION and method == "Authenticate":
+        return _AuthDisabled()
+    if code in REFUSED:
+        return NotSent(reason)
+    return None
+
+
+def _plain(error: Any) -> str:
+    """Return one line for people. The texts looked for are gRPC's own and only a guess at the reason."""
+    if not (isinstance(error, grpc.RpcError) and hasattr(error, "code")):
+        return "closed while it was asked"
+    if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return "no answer in time"
+    text = " ".join(str(error.details() or error.code().name).split())
+    lower = text.lower()
+    guesses = {
+        "connection refused": "connection refused",
+        "name resolution": "the name cannot be resolved",
+        "dns resolution": "the name cannot be resolved",
+        "domain name not found": "the name cannot be resolved",
+        "handshake": "TLS handshake failed (certificate, or no TLS there?)",
+        "ssl": "TLS failed (certificate, or no TLS there?)",
+        "no route": "no route to host",
+        "unreachable": "network unreachable",
+        "reset by peer": "connection reset (does it want TLS?)",
+        "socket closed": "connection closed",
+        "server preface": "no answer to the connection",
+    }
+    for part, plain in guesses.items():
+        if part in lower:
+            return plain
+    return text[:REASON_CHARS]

@@ -1,0 +1,656 @@
+"""The etcd backend: a lock key bound to a lease, an epoch raised in the same transaction.
+
+How the clauses are kept
+- A hold is known by the create revision of the lock key and its lease; both are in its cookie. Renewing is a keep-alive
+  and *then* a linearizable transaction that the key still has that create revision, is unmodified and bound to that
+  lease. The order proves it: the lease was extended after ``sent_at``, and the key was there after that. A keep-alive is
+  answered by one member alone, perhaps by a leader that has been deposed without knowing: so the raft term must have
+  been the same before, in the keep-alive and in the check, else both are done again.
+- Acquiring is one transaction (lock key absent, epoch key unmodified) when a spare lease is at hand, which standbys keep
+  fresh with what they publish. Such a grant counts from when that lease was last *extended*, never from the
+  transaction. The lease is extended again beside the transaction, which counts when it was answered in the same term.
+  After an unknown outcome the spare is dropped and left to expire: nobody must keep a lock alive that he does not know of.
+- A broken lock gets its own lease *after* the break, from whoever breaks it or, when that process died in between, from the
+  next that sees it: until then it does not expire at all. A lease granted before could run out too early, since the
+  holder may renew until the very moment of the break.
+
+Not guaranteed: TTLs are whole seconds, and etcd raises them to its floor (2 s with default elections); expiry is noticed
+by etcd up to 1 s late.
+"""
+
+import os
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from backends._etcd_client import Answer, Client, LeaseGone, Login
+from backends._etcd_rpc import after, delete, found, get, is_at, pb, put, txn
+from backends._etcd_watch import Key, Snapshot, Watcher
+from backends.shared import (
+    EPOCH,
+    HISTORY,
+    HISTORY_KEEP,
+    LOCK,
+    NOBODY,
+    NODES,
+    REQUEST,
+    SETTINGS,
+    Entry,
+    Reader,
+    history,
+    history_key,
+    key_of,
+    known_options,
+    required_epoch,
+    root,
+    text_option,
+)
+from sidecar.clock import Clock
+from sidecar.core.model import EpochRecord, HistoryEntry, LockRecord, NodeRecord, Request, Settings, View
+from sidecar.core.units import NO_EPOCH, Epoch, Instant
+from sidecar.documents import decode, encode
+from sidecar.errors import (
+    BackendError,
+    BadDocument,
+    ConfigError,
+    Conflict,
+    NotHolder,
+    NotSent,
+    OutcomeUnknown,
+)
+from sidecar.ports import BackendInfo, BackendSettings, Grant, HeldBy, Hold
+
+OPTIONS = ("endpoints", "ca_file", "cert_file", "key_file", "username", "password_file")
+DEFAULT_ENDPOINT = "http://127.0.0.1:2379"
+DEFAULT_PORT = 2379
+SYSTEM_CA = Path("/etc/ssl/certs/ca-certificates.crt")
+ROUNDS = 5  # of a compare that fails because somebody else was first; each round he has made progress
+SPARE_AGE_DIVISOR = 3  # a spare older than a third of its TTL is not used: its grant would be short-lived
+TTL_FLOOR_MS = 2_000
+INFO_MS = 500  # for endpoints other than the one that works to tell their version
+CLOSE_S = 0.5
+
+
+def connect(settings: BackendSettings, clock: Clock) -> "EtcdBackend":
+    """Return the backend on ``etcd.endpoints``; files named in the options are read here.
+
+    Raises:
+        ConfigError: An option is unknown or unusable, or a file cannot be read; names the key.
+    """
+    options = settings.options
+    known_options("etcd", options, OPTIONS)
+    return EtcdBackend(_login(options), f"/{root(settings)}", clock)
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A lease and since when it runs: the instant before the last request that (re)started its TTL."""
+
+    id: int
+    ttl_s: int
+    since: Instant
+
+
+class EtcdBackend:
+    """One cluster's keys in etcd; keeps `sidecar.ports.Backend`."""
+
+    def __init__(self, login: Login, prefix: str, clock: Clock) -> None:
+        self._prefix, self._clock = prefix, clock
+        self._client = Client(login, clock, self._key(LOCK))
+        self._reader = Reader()
+        self._watcher = Watcher(self._client, prefix.encode(), self._load, clock)
+        self._state = threading.Lock()
+        self._known_epoch: Key | None = None  # only saves a round trip: a transaction compares it
+        self._spare: Lease | None = None
+        self._lock_ttl_s: int | None = None  # of the lock, once it was asked for
+        self._presence: dict[str, Lease] = {}
+        self._generation = self._base = self._last = 0  # of view revisions, across replaced stores
+
+    def info(self, *, deadline: Instant) -> BackendInfo:
+        """Ask every endpoint for its version, and etcd for the shortest lease it grants."""
+        self._client.call("Status", pb.StatusRequest(), deadline, effect=False)
+        self._client.ask_versions(Instant(min(deadline, self._clock.now() + INFO_MS)))
+        versions = {e.address: e.version for e in self._client.endpoints if e.version is not None}
+        floor_ms = TTL_FLOOR_MS
+        with suppress(BackendError):
+            lease = self._grant(1, deadline)
+            floor_ms = lease.ttl_s * 1000
+            self._revoke(lease, deadline)
+        return BackendInfo("etcd", self._client.address, versions, floor_ms)
+
+    # ---- the lock
+
+    def acquire(
+        self, node: str, instance: str, ttl_ms: int, *, floor: Epoch, deadline: Instant
+    ) -> Grant | HeldBy:
+        """Take the lock in one transaction, or find out who has it."""
+        ttl_s = self._lock_ttl_s = _whole_s(ttl_ms)
+        for _ in range(ROUNDS):
+            at = self._epoch_key(floor, deadline)
+            epoch = required_epoch(at.value if at.mod else None, floor)
+            lease = self._take_spare(ttl_s) or self._grant(ttl_s, deadline)
+            record = LockRecord(node, instance, Epoch(epoch + 1), lease.ttl_s * 1000)
+            try:
+                answer, lease = self._try(record, at, lease, deadline)
+            except LeaseGone:
+                continue
+            if answer.body.succeeded:
+                cookie = f"{answer.body.header.revision}:{lease.id}"
+                hold = Hold(node, instance, record.epoch, ttl_ms, cookie)
+                return Grant(hold, lease.since, lease.ttl_s * 1000)
+            self._spare = lease
+            with suppress(NotHolder, _Moved):
+                return self._taken(answer, node, instance, ttl_ms, floor, deadline)
+        raise NotSent(f"{self._client.address}: lock and epoch keep changing; nothing was written")
+
+    def renew(self, hold: Hold, *, deadline: Instant) -> Grant:
+        """Keep the lease alive, then verify that the lock is still bound to it."""
+        create, lease = _cookie(hold)
+        check = txn(self._held(create, lease), [], [get(self._key(LOCK))])
+        try:
+            extended, answer = self._extend(lease, check, deadline, effect=True)
+        except LeaseGone:
+            answer = self._client.call("Txn", check, deadline, effect=False)
+            if answer.body.succeeded:
+                raise NotSent(f"{self._client.address}: lease and lock disagree; ask again") from None
+        if not answer.body.succeeded:
+            raise self._not_holder(hold, answer)
+        return Grant(hold, extended.since, extended.ttl_s * 1000)
+
+    def release(self, hold: Hold, *, cause: str, deadline: Instant) -> None:
+        """Delete the lock in one transaction if it is of exactly this hold, held or broken."""
+        create, lease = _cookie(hold)
+        epoch = EpochRecord(hold.epoch, hold.node, cause)
+        give_up = [delete(self._key(LOCK)), put(self._key(EPOCH), encode(epoch))]
+        look = [get(self._key(LOCK)), get(self._key(EPOCH))]
+        condition, maybe = self._held(create, lease), False
+        for _ in range(ROUNDS):
+            answer = self._client.call("Txn", txn(condition, give_up, look), deadline, effect=True)
+            maybe = maybe or answer.maybe
+            if answer.body.succeeded or (maybe and self._has_released(answer, epoch)):
+                return
+            kv = next(iter(found(answer.body)), None)
+            if kv is None or kv.create_revision != create or not _is_broken(kv.value, hold):
+                raise self._not_holder(hold, answer)
+            condition = is_at(self._key(LOCK), mod=kv.mod_revision)
+        raise NotSent(f"{self._client.address}: the lock keeps changing; nothing was written")
+
+    def break_lock(
+        self,
+        epoch: Epoch,
+        *,
+        to: str | None,
+        by: str,
+        request: str | None,
+        ttl_ms: int,
+        deadline: Instant,
+    ) -> None:
+        """Replace the lock by a broken one without a lease, then give that a full one."""
+        for _ in range(ROUNDS):
+            keys = self._load(deadline).keys
+            record = _to_break(keys, epoch, by, request, ttl_ms)
+            if record.state == "broken":
+                self._adopt(keys, deadline)  # asked again after an unknown outcome
+                return
+            broken = replace(record, state="broken", to=to, by=by, request=request)
+            lock = self._key(LOCK)
+            request_ = txn(is_at(lock, mod=keys[LOCK].mod), [put(lock, encode(broken))], [])
+            answer = self._client.call("Txn", request_, deadline, effect=True)
+            if answer.body.succeeded:
+                self._attach(broken, answer.body.header.revision, deadline)
+                return
+        raise NotSent(f"{self._client.address}: the lock keeps changing; nothing was written")
+
+    def raise_epoch(self, floor: Epoch, *, ttl_ms: int, by: str, deadline: Instant) -> Epoch:
+        """Lift the epoch and leave a broken lock in the same transaction."""
+        for _ in range(ROUNDS):
+            keys = self._load(deadline).keys
+            epoch = _epoch_or_none(keys)
+            lock = decode(LOCK, keys[LOCK].value, LockRecord) if LOCK in keys else None
+            if (
+                lock is not None
+                and (lock.state, lock.epoch, lock.by) == ("broken", epoch, by)
+                and epoch >= floor
+            ):
+                self._adopt(keys, deadline)
+                return epoch
+            if lock is not None:
+                raise Conflict(f"{LOCK}: not vacant, {lock.state} at epoch {lock.epoch} by {lock.node}")
+            epoch = Epoch(max(epoch, floor))
+            broken = LockRecord(NOBODY, "", epoch, ttl_ms, "broken", by=by)
+            mod = keys[EPOCH].mod if EPOCH in keys else 0
+            condition = is_at(self._key(LOCK), create=0) + is_at(self._key(EPOCH), mod=mod)
+            lift = [put(self._key(EPOCH), encode(EpochRecord(epoch))), put(self._key(LOCK), encode(broken))]
+            answer = self._client.call("Txn", txn(condition, lift, []), deadline, effect=True)
+            if answer.body.succeeded:
+                self._attach(broken, answer.body.header.revision, deadline)
+                return epoch
+        raise NotSent(f"{self._client.address}: lock and epoch keep changing; nothing was written")
+
+    # ---- documents
+
+    def publish(self, record: NodeRecord, *, ttl_ms: int, deadline: Instant) -> None:
+        """Put the node's key on its own lease; a standby that can take over also freshens its spare."""
+        ttl_s, key = _whole_s(ttl_ms), self._key(NODES + record.node)
+        for _ in range(2):
+            lease = self._presence.get(record.node)
+            if lease is None or not self._keep(lease, deadline):
+                lease = self._presence[record.node] = self._grant(ttl_s, deadline)
+            show = txn([], [put(key, encode(record), lease.id)], [])
+            try:
+                if record.role == "standby" and record.available:
+                    self._show_and_freshen(show, self._lock_ttl_s or ttl_s, deadline)
+                else:
+                    self._client.call("Txn", show, deadline, effect=True)
+            except LeaseGone:
+                self._presence.pop(record.node, None)
+                continue
+            return
+        raise NotSent(f"{self._client.address}: its leases end at once")
+
+    def withdraw(self, node: str, instance: str, *, deadline: Instant) -> None:
+        """Delete the node's key if *instance* wrote it."""
+        key = self._key(NODES + node)
+        for kv in found(self._client.call("Txn", txn([], [get(key)], []), deadline, effect=False).body):
+            with suppress(BadDocument):
+                if decode(NODES + node, kv.value, NodeRecord).instance == instance:
+                    request = txn(is_at(key, mod=kv.mod_revision), [delete(key)], [])
+                    self._client.call("Txn", request, deadline, effect=True)
+        self._presence.pop(node, None)
+
+    def read(self, *, deadline: Instant) -> View:
+        """Read all keys in one linearizable transaction."""
+        snapshot = self._load(deadline)
+        self._adopt(snapshot.keys, deadline)
+        return self._view(snapshot)
+
+    def await_change(self, revision: int, *, deadline: Instant) -> View | None:
+        """Wait for the watch to bring something newer."""
+        if self._clock.now() >= deadline:
+            raise NotSent(f"{self._client.address}: no time left before it was asked")
+        snapshot = self._watcher.wait(lambda latest: self._number(latest) > revision, deadline)
+        return self._view(snapshot) if snapshot is not None else None
+
+    def write(
+        self,
+        value: Request | Settings,
+        *,
+        expected: int,
+        hold: Hold | None = None,
+        deadline: Instant,
+    ) -> int:
+        """Put the document if its key was last modified at *expected*."""
+        name, raw = key_of(value), encode(value)
+        key = self._key(name)
+        held = self._held(*_cookie(hold)) if hold is not None else []
+        request = txn(held + is_at(key, mod=expected), [put(key, raw)], [get(self._key(LOCK)), get(key)])
+        answer = self._client.call("Txn", request, deadline, effect=True)
+        if answer.body.succeeded:
+            return int(answer.body.header.revision)
+        kv = next(iter(found(answer.body, 1)), None)
+        version = int(kv.mod_revision) if kv is not None else 0
+        if answer.maybe and kv is not None and kv.value == raw and version != expected:
+            return version  # an earlier copy of this request did it
+        if hold is not None and not self._still(answer, hold):
+            raise self._not_holder(hold, answer)
+        if answer.maybe:
+            raise OutcomeUnknown(f"{name}: written or overtaken; at version {version} now")
+        raise Conflict(f"{name}: at version {version}, not {expected}")
+
+    def append_history(self, hold: Hold, entry: HistoryEntry, *, deadline: Instant) -> None:
+        """Put the entry, then drop the oldest ones."""
+        entry_put = put(self._key(history_key(entry.epoch)), encode(entry))
+        request = txn(self._held(*_cookie(hold)), [entry_put], [get(self._key(LOCK))])
+        answer = self._client.call("Txn", request, deadline, effect=True)
+        if not answer.body.succeeded:
+            raise self._not_holder(hold, answer)
+        with suppress(BackendError):  # the entry is there; too many of them is the next one's to mend
+            self._trim_history(deadline)
+
+    def read_history(self, limit: int, *, deadline: Instant) -> tuple[HistoryEntry, ...]:
+        """Read the newest entries."""
+        if limit <= 0:
+            return ()
+        prefix = self._key(HISTORY)
+        request = pb.RangeRequest(
+            key=prefix, range_end=after(prefix), limit=limit, sort_order="DESCEND", sort_target="KEY"
+        )
+        kvs = self._client.call("Range", request, deadline, effect=False).body.kvs
+        return history((self._name(kv.key), kv.value) for kv in kvs)
+
+    def close(self) -> None:
+        """End all calls and the watch."""
+        self._watcher.close()
+        self._client.close()
+        self._watcher.join(CLOSE_S)
+
+    # ---- acquiring
+
+    def _epoch_key(self, floor: Epoch, deadline: Instant) -> Key:
+        """Return the epoch key as last seen; asked for where that is unknown or would be refused."""
+        known = self._known_epoch
+        with suppress(BackendError):
+            if known is not None:
+                required_epoch(known.value if known.mod else None, floor)
+                return known
+        answer = self._client.call("Txn", txn([], [get(self._key(EPOCH))], []), deadline, effect=False)
+        return self._note_epoch(found(answer.body))
+
+    def _note_epoch(self, kvs: list[Any]) -> Key:
+        key = Key(b"", 0, 0, 0)
+        for kv in kvs:
+            key = Key(kv.value, kv.mod_revision, kv.create_revision, kv.lease)
+        self._known_epoch = key
+        return key
+
+    def _try(self, record: LockRecord, at: Key, lease: Lease, deadline: Instant) -> tuple[Answer, Lease]:
+        """Send the transaction with a keep-alive beside it; return its answer and the lease as it is then."""
+        lock, epoch = self._key(LOCK), self._key(EPOCH)
+        take = [
+            put(lock, encode(record), lease.id),
+            put(epoch, encode(EpochRecord(record.epoch, record.node))),
+        ]
+        request = txn(is_at(lock, create=0) + is_at(epoch, mod=at.mod), take, [get(lock), get(epoch)])
+        term, sent_at = self._client.term, self._clock.now()
+        beside = self._client.beside("LeaseKeepAlive", pb.LeaseKeepAliveRequest(ID=lease.id), deadline)
+        try:
+            answer = self._client.call("Txn", request, deadline, effect=True)
+        except OutcomeUnknown:
+            self._known_epoch = None
+            raise
+        alive = beside()
+        if (
+            alive is not None
+            and alive.TTL > 0
+            and alive.header.raft_term == term == answer.body.header.raft_term
+        ):
+            lease = Lease(lease.id, int(alive.TTL), sent_at)
+        return answer, lease
+
+    def _taken(
+        self, answer: Answer, node: str, instance: str, ttl_ms: int, floor: Epoch, deadline: Instant
+    ) -> Grant | HeldBy:
+        """Say who has the lock, or renew it where that is us.
+
+        Raises:
+            _Moved: It is free, but the epoch was another one.
+            NotHolder: It was ours when we looked.
+        """
+        epoch = self._note_epoch(found(answer.body, 1))
+        required_epoch(epoch.value if epoch.mod else None, floor)
+        kv = next(iter(found(answer.body)), None)
+        if kv is None:
+            raise _Moved
+        lock = decode(LOCK, kv.value, LockRecord)
+        if (lock.node, lock.instance, lock.state) == (node, instance, "held"):
+            if self._spare is not None and self._spare.id == kv.lease:
+                self._spare = None
+            hold = Hold(node, instance, lock.epoch, ttl_ms, f"{kv.create_revision}:{kv.lease}")
+            return self.renew(hold, deadline=deadline)
+        self._adopt({LOCK: Key(kv.value, kv.mod_revision, kv.create_revision, kv.lease)}, deadline)
+        return HeldBy(lock.node, lock.epoch)
+
+    def _take_spare(self, ttl_s: int) -> Lease | None:
+        """Return the spare lease if it is fresh, and have none any more."""
+        with self._state:
+            spare, self._spare = self._spare, None
+        fresh = spare is not None and self._age_ms(spare) * SPARE_AGE_DIVISOR <= spare.ttl_s * 1000
+        return spare if spare is not None and fresh and spare.ttl_s >= ttl_s else None
+
+    def _show_and_freshen(self, show: Any, ttl_s: int, deadline: Instant) -> None:
+        """Send what is published, and extend the spare with it, or get one."""
+        with self._state:
+            spare, self._spare = self._spare, None
+        if spare is not None and spare.ttl_s >= ttl_s:
+            with suppress(LeaseGone):
+                spare, _ = self._extend(spare.id, show, deadline, effect=True)
+                self._keep_spare(spare)
+                return
+        self._client.call("Txn", show, deadline, effect=True)
+        with suppress(BackendError):  # published is published
+            self._keep_spare(self._grant(ttl_s, deadline))
+
+    def _keep_spare(self, lease: Lease) -> None:
+        with self._state:
+            self._spare = self._spare or lease
+
+    # ---- leases
+
+    def _grant(self, ttl_s: int, deadline: Instant) -> Lease:
+        sent_at = self._clock.now()
+        answer = self._client.call("LeaseGrant", pb.LeaseGrantRequest(TTL=ttl_s), deadline, effect=False)
+        return Lease(answer.body.ID, int(answer.body.TTL), sent_at)
+
+    def _keep(self, lease: Lease, deadline: Instant) -> bool:
+        """Extend a lease on which nothing but information depends; tell whether it still was there."""
+        request = pb.LeaseKeepAliveRequest(ID=lease.id)
+        return bool(self._client.call("LeaseKeepAlive", request, deadline, effect=False).body.TTL > 0)
+
+    def _extend(self, lease: int, check: Any, deadline: Instant, *, effect: bool) -> tuple[Lease, Answer]:
+        """Extend *lease*, then carry out *check* in the same raft term, so that the extension counts.
+
+        Raises:
+            LeaseGone: There is no such lease, says the member that was asked.
+        """
+        while True:
+            term, sent_at = self._client.term, self._clock.now()
+            request = pb.LeaseKeepAliveRequest(ID=lease)
+            alive = self._client.call("LeaseKeepAlive", request, deadline, effect=effect).body
+            if alive.TTL <= 0:
+                raise LeaseGone(f"lease {lease:x}")
+            answer = self._client.call("Txn", check, deadline, effect=effect)
+            if term == alive.header.raft_term == answer.body.header.raft_term:
+                return Lease(lease, int(alive.TTL), sent_at), answer
+
+    def _revoke(self, lease: Lease, deadline: Instant) -> None:
+        with suppress(BackendError, LeaseGone):
+            self._client.call("LeaseRevoke", pb.LeaseRevokeRequest(ID=lease.id), deadline, effect=False)
+
+    def _age_ms(self, lease: Lease) -> int:
+        return self._clock.now() - lease.since
+
+    # ---- broken locks
+
+    def _attach(self, broken: LockRecord, mod: int, deadline: Instant) -> None:
+        """Give a broken lock a lease of its own, with its full TTL from now on.
+
+        Failing is no error: the lock is broken, and the next that reads it tries again.
+        """
+        with suppress(BackendError, LeaseGone):
+            lease = self._grant(_whole_s(broken.ttl_ms), deadline)
+            lock = self._key(LOCK)
+            request = txn(is_at(lock, mod=mod), [put(lock, encode(broken), lease.id)], [])
+            if not self._client.call("Txn", request, deadline, effect=True).body.succeeded:
+                self._revoke(lease, deadline)
+
+    def _adopt(self, keys: Mapping[str, Key], deadline: Instant) -> None:
+        """Give a broken lock its lease where the one who broke it did not come to it."""
+        if LOCK in keys and keys[LOCK].lease == 0:
+            with suppress(BadDocument):
+                lock = decode(LOCK, keys[LOCK].value, LockRecord)
+                if lock.state == "broken":
+                    self._attach(lock, keys[LOCK].mod, deadline)
+
+    # ---- holds
+
+    def _held(self, create: int, lease: int) -> list[Any]:
+        """Return what is true while the lock is of that hold and was not broken."""
+        return is_at(self._key(LOCK), create=create, mod=create, lease=lease)
+
+    def _still(self, answer: Answer, hold: Hold) -> bool:
+        create, lease = _cookie(hold)
+        return any(
+            (kv.create_revision, kv.mod_revision, kv.lease) == (create, create, lease)
+            for kv in found(answer.body)
+        )
+
+    def _not_holder(self, hold: Hold, answer: Answer) -> NotHolder:
+        now = "vacant"
+        for kv in found(answer.body):
+            now = "unreadable"
+            with suppress(BadDocument):
+                lock = decode(LOCK, kv.value, LockRecord)
+                now = f"{lock.state} at epoch {lock.epoch} by {lock.node}"
+        return NotHolder(f"{LOCK}: not ours at epoch {hold.epoch}; it is {now}")
+
+    def _has_released(self, answer: Answer, epoch: EpochRecord) -> bool:
+        with suppress(BadDocument):
+            return any(decode(EPOCH, kv.value, EpochRecord) == epoch for kv in found(answer.body, 1))
+        return False
+
+    # ---- keys and views
+
+    def _key(self, name: str) -> bytes:
+        return (self._prefix + name).encode()
+
+    def _name(self, key: bytes) -> str:
+        return key[len(self._prefix.encode()) :].decode(errors="replace")
+
+    def _load(self, deadline: Instant) -> Snapshot:
+        """Read all keys but history."""
+        nodes = self._key(NODES)
+        wanted = [get(self._key(name)) for name in (LOCK, EPOCH, REQUEST, SETTINGS)] + [
+            get(nodes, after(nodes))
+        ]
+        answer = self._client.call("Txn", txn([], wanted, []), deadline, effect=False).body
+        keys = {}
+        for index in range(len(wanted)):
+            for kv in found(answer, index):
+                keys[self._name(kv.key)] = Key(kv.value, kv.mod_revision, kv.create_revision, kv.lease)
+        return Snapshot(keys, int(answer.header.revision), self._client.generation)
+
+    def _number(self, snapshot: Snapshot) -> int:
+        """Return the view revision: etcd's, moved up when the store was replaced by one that counts anew."""
+        with self._state:
+            if snapshot.generation > self._generation:
+                self._generation, self._base = snapshot.generation, self._last
+                self._known_epoch = self._spare = None
+                self._presence.clear()
+            if snapshot.generation < self._generation:
+                return 0
+            number = self._base + snapshot.revision
+            self._last = max(self._last, number)
+            return number
+
+    def _view(self, snapshot: Snapshot) -> View:
+        number = self._number(snapshot)
+        self._known_epoch = snapshot.keys.get(EPOCH, Key(b"", 0, 0, 0))
+        entries = {name: Entry(key.value, key.mod) for name, key in snapshot.keys.items()}
+        return self._reader.view(number, entries)
+
+    def _trim_history(self, deadline: Instant) -> None:
+        prefix = self._key(HISTORY)
+        count = pb.RangeRequest(key=prefix, range_end=after(prefix), count_only=True)
+        surplus = int(self._client.call("Range", count, deadline, effect=False).body.count) - HISTORY_KEEP
+        if surplus > 0:
+            oldest = pb.RangeRequest(key=prefix, range_end=after(prefix), limit=surplus, keys_only=True)
+            kvs = self._client.call("Range", oldest, deadline, effect=False).body.kvs
+            drop = txn([], [delete(prefix, kvs[-1].key + b"\0")], [])
+            self._client.call("Txn", drop, deadline, effect=True)
+
+
+class _Moved(Exception):
+    """The lock is free, but what was known of the epoch is out of date."""
+
+
+def _whole_s(ttl_ms: int) -> int:
+    return -(
+        -ttl_ms // 1000
+    )  # etcd's leases are whole seconds: up, so that nobody gets less than he asked for
+
+
+def _cookie(hold: Hold) -> tuple[int, int]:
+    """Return create revision of the lock key and lease of a hold."""
+    create, _, lease = hold.cookie.partition(":")
+    try:
+        return int(create), int(lease)
+    except ValueError:
+        raise NotHolder(f"{LOCK}: {hold.cookie!r} is no hold of etcd's") from None
+
+
+def _is_broken(raw: bytes, hold: Hold) -> bool:
+    with suppress(BadDocument):
+        lock = decode(LOCK, raw, LockRecord)
+        key = (lock.state, lock.node, lock.instance, lock.epoch)
+        return key == ("broken", hold.node, hold.instance, hold.epoch)
+    return False
+
+
+def _to_break(keys: Mapping[str, Key], epoch: Epoch, by: str, request: str | None, ttl_ms: int) -> LockRecord:
+    """Return the record to break, or the one that this same order has broken already."""
+    if LOCK not in keys:
+        raise Conflict(f"{LOCK}: vacant")
+    try:
+        lock = decode(LOCK, keys[LOCK].value, LockRecord)
+    except BadDocument:
+        if epoch != NO_EPOCH:
+            raise
+        return LockRecord(NOBODY, "", _epoch_or_none(keys), ttl_ms)
+    done = (lock.state, lock.epoch, lock.by, lock.request) == ("broken", epoch, by, request)
+    if not done and (lock.epoch != epoch or lock.state != "held"):
+        raise Conflict(f"{LOCK}: {lock.state} at epoch {lock.epoch}, not held at {epoch}")
+    return lock
+
+
+def _epoch_or_none(keys: Mapping[str, Key]) -> Epoch:
+    """Return the epoch, NO_EPOCH where it cannot be read: for operators' repairs only."""
+    with suppress(BadDocument):
+        return decode(EPOCH, keys[EPOCH].value, EpochRecord).epoch if EPOCH in keys else NO_EPOCH
+    return NO_EPOCH
+
+
+def _login(options: Mapping[str, object]) -> Login:
+    endpoints = options.get("endpoints", [DEFAULT_ENDPOINT])
+    if not isinstance(endpoints, list | tuple) or not endpoints:
+        raise ConfigError(f"etcd.endpoints: expected a list of URLs, got {endpoints!r}")
+    parsed = [_endpoint(endpoint) for endpoint in endpoints]
+    if len({tls for tls, _ in parsed}) != 1:
+        raise ConfigError("etcd.endpoints: either all https or all http")
+    tls = parsed[0][0]
+    ca, cert, key = (_file(options, name) for name in ("ca_file", "cert_file", "key_file"))
+    if (cert is None) != (key is None):
+        raise ConfigError(f"etcd.{'key_file' if key is None else 'cert_file'}: missing; both are needed")
+    if not tls and (ca or cert):
+        raise ConfigError("etcd.endpoints: certificates are given, but the endpoints are not https")
+    username, password = text_option("etcd", options, "username"), _file(options, "password_file")
+    if (username is None) != (password is None):
+        missing = "username" if username is None else "password_file"
+        raise ConfigError(f"etcd.{missing}: missing; user name and password go together")
+    credentials = None
+    if tls:
+        if ca is None and SYSTEM_CA.exists():
+            ca = SYSTEM_CA.read_bytes()
+        credentials = grpc.ssl_channel_credentials(ca, key, cert)
+    secret = password.decode(errors="replace").rstrip("\r\n") if password is not None else None
+    return Login(tuple(address for _, address in parsed), credentials, username, secret)
+
+
+def _endpoint(endpoint: object) -> tuple[bool, str]:
+    """Return whether it wants TLS, and HOST:PORT."""
+    if not isinstance(endpoint, str):
+        raise ConfigError(f"etcd.endpoints: {endpoint!r} is not a URL")
+    scheme, slashes, rest = endpoint.partition("://")
+    if not slashes:
+        scheme, rest = "http", endpoint
+    address = rest.rstrip("/")
+    host, colon, port = address.rpartition(":")
+    if not colon or address.endswith("]"):
+        host, port = address, str(DEFAULT_PORT)
+    if scheme not in ("http", "https") or not host or "/" in address or "@" in host or not port.isdigit():
+        raise ConfigError(f"etcd.endpoints: {endpoint!r} is not http://HOST:PORT or https://HOST:PORT")
+    return scheme == "https", f"{host}:{port}"
+
+
+def _file(options: Mapping[str, object], name: str) -> bytes | None:
+    path = text_option("etcd", options, name)
+    if path is None:
+        return None
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ConfigError(f"etcd.{name}: {path}: {os.strerror(error.errno or 0)}") from error
