@@ -1,0 +1,111 @@
+"""What must hold. Each check is called at the step that could break it, and raises `Violation`."""
+
+from sidecar.core import state as s
+from sidecar.core.advance import LEASE_OVER
+from sidecar.core.model import Request
+from sidecar.core.units import NO_EPOCH, Epoch
+from tests.core.simulation.host import Host, Tree
+from tests.core.simulation.loop import Loop, Violation
+from tests.core.simulation.shell import Shell
+
+STEP_MS = 50
+ACTIVATED_MAX_MS = 250  # beyond a probe's period: how long a standby that activated itself may live
+
+
+class Checks:
+    def __init__(self, loop: Loop, hosts: list[Host]) -> None:
+        self.loop, self.hosts = loop, hosts
+        self.started: dict[str, Epoch] = {}  # highest epoch of an active server, per node
+        self.states: dict[str, list[str]] = {}  # of each request, as written to the store
+        for host in hosts:
+            host.on_started = self.server_started
+            host.violation = self.violation
+
+    def violation(self, text: str) -> Violation:
+        return Violation(f"seed {self.loop.seed}, at {self.loop.now} ms: {text}\n{self.loop.story()}")
+
+    def server_started(self, host: Host, tree: Tree) -> None:
+        if tree.role != "active":
+            return
+        for other in self.hosts:
+            for running in other.trees:
+                if running is not tree and running.role == "active":
+                    raise self.violation(f"S1: {tree} of {host.name} beside {running} of {other.name}")
+            if other is not host and self.started.get(other.name, NO_EPOCH) >= tree.epoch:
+                raise self.violation(f"S3: {tree} of {host.name} is not newer than one of {other.name}")
+        if self.started.get(host.name, NO_EPOCH) > tree.epoch:
+            raise self.violation(f"S3: {tree} of {host.name} is older than its last")
+        self.started[host.name] = tree.epoch
+
+    def released(self, instance: str, epoch: Epoch, cause: str) -> None:
+        for host in self.hosts:
+            if not instance.startswith(host.name + "/"):
+                continue
+            if any(tree.role == "active" and tree.epoch == epoch for tree in host.trees):
+                raise self.violation(f"S2: {host.name} releases epoch {epoch} ({cause}) under its server")
+
+    def acquired(self, node: str, epoch: Epoch) -> None:
+        self.loop.tell("store", f"gives epoch {epoch} to {node}")
+
+    def request_written(self, request: Request) -> None:
+        states = self.states.setdefault(request.id, [])
+        if request.state in ("refused", "abandoned") and "confirmed" in states:
+            raise self.violation(f"T1: {request} was confirmed before")
+        states.append(request.state)
+
+    def decided(
+        self, shell: Shell, seen: s.Observation, before: s.Node, actions: tuple[s.Action, ...]
+    ) -> None:
+        node, name = shell.node, shell.host.name
+        if node.memory.mark < before.memory.mark:
+            raise self.violation(f"S3: the mark of {name} went back")
+        if node.memory.mark > before.memory.mark and actions[:1] != (s.SaveMark(node.memory.mark),):
+            raise self.violation(f"S3: {name} did not save its mark first")
+        for action in actions:
+            if isinstance(action, s.Answer):
+                self._answered(shell, action.request)
+        phase = node.phase
+        if phase is not before.phase:
+            self._moved(shell, before.phase, phase, node.memory)
+
+    def _moved(self, shell: Shell, before: s.Phase, phase: s.Phase, memory: s.Memory) -> None:
+        if isinstance(before, s.Holding) and isinstance(phase, s.Ending | s.Idle):
+            if memory.trouble == LEASE_OVER:
+                self.loop.counts[f"lease over in {type(before).__name__}"] += 1
+            elif memory.trouble == "lost the lock":
+                self.loop.counts[f"lock lost in {type(before).__name__}"] += 1
+        if not isinstance(phase, s.Stopping) or isinstance(before, s.Stopping):
+            return
+        if not isinstance(phase.after, s.GiveUp) or not phase.after.cause.startswith("switchover"):
+            return
+        request = memory.view.request if memory.view is not None else None
+        if request is None or "confirmed" not in self.states[request.id]:
+            raise self.violation(f"T1: {shell.host.name} hands over though nobody confirmed {request}")
+
+    def _answered(self, shell: Shell, request: Request) -> None:
+        phase, name = shell.node.phase, shell.host.name
+        serving = isinstance(phase, s.Serving)
+        epoch = phase.lease.epoch if isinstance(phase, s.Holding) else NO_EPOCH
+        match request.kind, request.state:
+            case "restart", "done":
+                fine = serving or isinstance(phase, s.Standing)
+            case _, "done":
+                fine = serving and request.to in (None, name) and request.source != name
+                fine = fine and epoch > request.epoch and self.started.get(name) == epoch
+            case _, "rolled_back":
+                fine = serving and request.source == name and epoch > request.epoch
+            case _, "failed" if request.kind != "restart":
+                fine = serving and name not in (request.to, request.source) and epoch > request.epoch
+            case _:
+                fine = True
+        if not fine:
+            raise self.violation(f"T1: {name}, {phase}, says {request}")
+        self.loop.counts[f"answer: {request.kind} {request.state}"] += 1
+
+    def activated(self, host: Host, tree: Tree, shell: Shell | None, visible_ms: int = 0) -> int:
+        """Return for how long somebody able to act could have seen it; too long is a violation."""
+        able = shell is not None and shell.alive and not shell.frozen and not shell.guard.frozen
+        visible_ms += STEP_MS if able else 0
+        if visible_ms > host.policy.ttl_ms // 5 + ACTIVATED_MAX_MS:
+            raise self.violation(f"the {tree} of {host.name} activated itself and lives on")
+        return visible_ms

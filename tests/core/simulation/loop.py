@@ -1,0 +1,88 @@
+"""Simulated time in ms (the store's, which counts as the true one), and messages that travel."""
+
+import heapq
+from collections import Counter, deque
+from collections.abc import Callable
+from random import Random
+
+from sidecar.core.state import Seen
+
+Event = Callable[[], None]
+STORY_LINES = 160
+
+
+class Violation(AssertionError):
+    """A property does not hold."""
+
+
+class Loop:
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.random = Random(seed)
+        self.now = 0
+        self.counts: Counter[str] = Counter()
+        self.cells: Counter[tuple[str, str]] = Counter()
+        self._events: list[tuple[int, int, Event]] = []
+        self._order = 0
+        self._story: deque[tuple[int, str, object]] = deque(maxlen=STORY_LINES)
+
+    def after(self, delay_ms: int, event: Event) -> None:
+        self.at(self.now + delay_ms, event)
+
+    def at(self, when_ms: int, event: Event) -> None:
+        self._order += 1
+        heapq.heappush(self._events, (max(when_ms, self.now), self._order, event))
+
+    def run(self, until_ms: int) -> None:
+        events = self._events
+        while events and events[0][0] <= until_ms:
+            self.now, _, event = heapq.heappop(events)
+            event()
+        self.now = until_ms
+
+    def tell(self, who: str, what: object) -> None:
+        self._story.append((self.now, who, what))
+
+    def story(self) -> str:
+        return "\n".join(f"{at:>7} {who:<8} {told(what)}" for at, who, what in self._story)
+
+    def chance(self, probability: float) -> bool:
+        return self.random.random() < probability
+
+
+def told(what: object) -> str:
+    """Return a line of the story; views are long, so of them only what decides."""
+    match what:
+        case tuple():
+            return " ".join(told(item) for item in what)
+        case Seen(view):
+            lock, request = view.lock, view.request
+            held = f"{lock.state} by {lock.instance} at {lock.epoch}" if lock is not None else "free"
+            asked = f", {request.id} {request.kind} {request.state}" if request is not None else ""
+            able = ",".join(record.node for record in view.nodes if record.available)
+            expired = " EXPIRED" * view.lock_expired
+            return f"Seen({held}{expired}, epoch {view.epoch.epoch}, able {able}{asked})"
+        case _:
+            return str(what)
+
+
+class Network:
+    """Mostly quick, sometimes awful: all awful would elect nobody."""
+
+    def __init__(self, loop: Loop, ttl_ms: int, harshness: float) -> None:
+        self.loop = loop
+        self.ttl_ms = ttl_ms
+        self.harshness = harshness  # 0: a good day, 1: a bad one
+
+    def trip(self) -> int | None:
+        """Return how long a message travels; None: for ever."""
+        random, luck = self.loop.random, self.loop.random.random()
+        if luck >= 0.2 * self.harshness:
+            return random.randint(0, 4)
+        if luck >= 0.08 * self.harshness:
+            return random.randint(5, 120)
+        if luck >= 0.03 * self.harshness:
+            return random.randint(100, self.ttl_ms // 4)
+        if luck >= 0.01 * self.harshness:
+            return None
+        return random.randint(self.ttl_ms // 8, self.ttl_ms * 5 // 2)

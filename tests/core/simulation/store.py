@@ -1,0 +1,205 @@
+"""The lock store. ``leases``: it expires locks itself, like etcd. Otherwise candidates watch, like Consul.
+
+Every verb is carried out at one instant; what may happen on the way there is the caller's business.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from sidecar.core.model import EpochRecord, LockRecord, NodeRecord, Request, Settings, View
+from sidecar.core.units import Epoch
+from tests.core.simulation.loop import Event, Loop
+
+
+class NotHolderAnswer(Exception):
+    pass
+
+
+class Busy(Exception):
+    pass
+
+
+class Behind(Exception):
+    pass
+
+
+class Conflicting(Exception):
+    pass
+
+
+@dataclass(frozen=True)
+class Content:
+    lock: LockRecord | None = None
+    epoch: EpochRecord = EpochRecord()
+    request: Request | None = None
+    settings: Settings = Settings()
+    request_version: int = 0
+    settings_version: int = 0
+
+
+class Store:
+    def __init__(self, loop: Loop, *, leases: bool) -> None:
+        self.loop = loop
+        self.leases = leases
+        self.content = Content()
+        self.nodes: dict[str, tuple[NodeRecord, int]] = {}
+        self.revision = 1
+        self.lock_index = 1  # changes with every write of the lock
+        self.expires_at = 0  # of the lock, where the store keeps leases
+        self.generation = 0  # a wiped or restored store is another store
+        self.frozen_until = 0
+        self.watchers: list[Event] = []
+        self.on_release: Callable[[str, Epoch, str], None] = lambda _i, _e, _c: None
+        self.on_acquired: Callable[[str, Epoch], None] = lambda _n, _e: None
+        self.on_request: Callable[[Request], None] = lambda _r: None
+        self._view: View | None = None
+
+    # what a client can ask for
+
+    def acquire(self, node: str, instance: str, ttl_ms: int, floor: Epoch, watched: int | None) -> Epoch:
+        lock, epoch = self.content.lock, self.content.epoch
+        if epoch.epoch < floor:
+            raise Behind
+        mine = lock is not None and lock.state == "held" and (lock.node, lock.instance) == (node, instance)
+        if mine:
+            self.loop.counts["acquired again"] += 1
+            self._put_lock(lock)
+            return epoch.epoch
+        if lock is not None and (self.leases or self.lock_index != watched):
+            raise Busy
+        new = Epoch(epoch.epoch + 1)
+        self.content = replace(self.content, epoch=EpochRecord(new, node))
+        self._put_lock(LockRecord(node, instance, new, ttl_ms))
+        self.loop.counts["acquisition"] += 1
+        if epoch.node not in (None, node):
+            self.loop.counts["takeover"] += 1
+        self.on_acquired(node, new)
+        return new
+
+    def renew(self, instance: str, epoch: Epoch) -> None:
+        lock = self.content.lock
+        if lock is None or lock.state != "held" or (lock.instance, lock.epoch) != (instance, epoch):
+            raise NotHolderAnswer
+        if self.leases:
+            self.expires_at = self._expiry(lock)
+        else:
+            self._put_lock(lock)
+
+    def release(self, instance: str, epoch: Epoch, cause: str) -> None:
+        lock = self.content.lock
+        if lock is None or (lock.instance, lock.epoch) != (instance, epoch):
+            raise NotHolderAnswer
+        if lock.state == "broken":
+            self.loop.counts["broken lock released early"] += 1
+        self.on_release(instance, epoch, cause)
+        self.content = replace(self.content, epoch=replace(self.content.epoch, released=cause))
+        self._put_lock(None)
+
+    def break_lock(self, epoch: Epoch, to: str | None, request: str | None) -> None:
+        lock = self.content.lock
+        if lock is None or lock.state != "held" or lock.epoch != epoch:
+            raise Conflicting
+        self.loop.counts["broken lock"] += 1
+        self._put_lock(replace(lock, state="broken", to=to, by="operator", request=request))
+
+    def raise_epoch(self, floor: Epoch, ttl_ms: int, watched: int | None) -> None:
+        if self.content.lock is not None and self.lock_index != watched:
+            raise Conflicting
+        new = Epoch(max(floor, self.content.epoch.epoch) + 1)
+        self.content = replace(self.content, epoch=EpochRecord(new, None))
+        self._put_lock(LockRecord("", "", new, ttl_ms, state="broken", by="raise_epoch"))
+        self.loop.counts["epoch raised"] += 1
+
+    def write_request(self, request: Request, expected: int) -> None:
+        if expected != self.content.request_version:
+            raise Conflicting
+        self.content = replace(self.content, request=request, request_version=self.revision + 1)
+        self.on_request(request)
+        self._changed()
+
+    def write_settings(self, settings: Settings) -> None:
+        self.content = replace(self.content, settings=settings, settings_version=self.revision + 1)
+        self._changed()
+
+    def publish(self, record: NodeRecord, ttl_ms: int) -> None:
+        known = self.nodes.get(record.node)
+        self.nodes[record.node] = record, self.loop.now + ttl_ms
+        if known is None or replace(known[0], lease_left_ms=None) != replace(record, lease_left_ms=None):
+            self._changed()
+        if known is None:
+            self.loop.after(ttl_ms, lambda: self._forget(record.node))
+
+    def withdraw(self, node: str) -> None:
+        if self.nodes.pop(node, None) is not None:
+            self._changed()
+
+    def view(self) -> View:
+        if self._view is None:
+            content = self.content
+            self._view = View(
+                revision=self.revision,
+                lock=content.lock,
+                epoch=content.epoch,
+                nodes=tuple(record for record, _ in self.nodes.values()),
+                request=content.request,
+                settings=content.settings,
+                versions={"request": content.request_version, "settings": content.settings_version},
+            )
+        return self._view
+
+    # what can befall a store
+
+    def replace_by(self, content: Content) -> None:
+        """Be another store: empty, or restored from a snapshot. Leases start afresh there."""
+        self.generation += 1
+        self.content = content
+        self.revision += 1
+        self.nodes.clear()
+        self._put_lock(content.lock)
+
+    def change_leader(self) -> None:
+        """Etcd's new leader gives every lease its full TTL again."""
+        lock = self.content.lock
+        if self.leases and lock is not None:
+            self.expires_at = self._expiry(lock)
+
+    def _put_lock(self, lock: LockRecord | None) -> None:
+        self.content = replace(self.content, lock=lock)
+        self.lock_index += 1
+        if lock is not None and self.leases:
+            self.expires_at = self._expiry(lock)
+            self._watch_expiry(self.lock_index)
+        self._changed()
+
+    def _expiry(self, lock: LockRecord) -> int:
+        late = self.loop.random.randint(1, 400) if self.loop.chance(0.2) else 0
+        return self.loop.now + lock.ttl_ms + late
+
+    def _watch_expiry(self, index: int) -> None:
+        self.loop.at(self.expires_at, lambda: self._expire(index))
+
+    def _expire(self, index: int) -> None:
+        if index != self.lock_index or self.content.lock is None:
+            return
+        if self.loop.now < max(self.expires_at, self.frozen_until):
+            self.loop.at(max(self.expires_at, self.frozen_until), lambda: self._expire(index))
+            return
+        self.loop.tell("store", f"expires epoch {self.content.lock.epoch}")
+        self.loop.counts["lock expired"] += 1
+        self._put_lock(None)
+
+    def _forget(self, node: str) -> None:
+        if node not in self.nodes:
+            return
+        expires_at = self.nodes[node][1]
+        if self.loop.now < expires_at:
+            self.loop.at(expires_at, lambda: self._forget(node))
+        else:
+            self.withdraw(node)
+
+    def _changed(self) -> None:
+        self.revision += 1
+        self._view = None
+        for watcher in self.watchers:
+            watcher()
+
