@@ -1,0 +1,44 @@
+"""Clusters of real sidecars for system tests: where they keep their lock, and how they are made."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sidecar.demo.cluster import Cluster
+from tests.harness.stores import Consul, Etcd, Store
+
+STORES = ("local", "etcd34", "consul")
+
+
+def section_of(store: Store) -> dict[str, Any]:
+    """Return the part of a configuration that leads to *store*."""
+    if isinstance(store, Etcd):
+        return {"backend": "etcd", "etcd": {"endpoints": [store.url]}}
+    assert isinstance(store, Consul)
+    return {"backend": "consul", "consul": {"address": store.url}}
+
+
+def backend_section(request: pytest.FixtureRequest, name: str, folder: Path) -> dict[str, Any]:
+    """Return the part of a configuration that leads to the shared store called *name*."""
+    if name == "local":
+        return {"backend": "local", "local": {"path": str(folder / "store.db")}}
+    return section_of(request.getfixturevalue(name))
+
+
+@contextmanager
+def running(folder: Path, backend: dict[str, Any], cluster: str, **options: Any) -> Iterator[Cluster]:
+    """Run a cluster of two nodes; show the logs where the test fails; the witness judges at the end."""
+    options = {"names": ("node-a", "node-b"), "ttl": "2s", **options}
+    made = Cluster(folder / "cluster", backend, cluster=cluster, **options)
+    try:
+        made.start()
+        made.await_active()
+        yield made
+    finally:
+        made.stop()
+        for node in made:  # pytest shows this where the test failed
+            print(f"--- {node.name}\n{node.log.read_text()[-4_000:]}")
+    assert made.verdict() == []
