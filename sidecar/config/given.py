@@ -6,7 +6,6 @@ Three places, the stronger last: the file, the environment, the command line of 
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from sidecar import __version__
@@ -37,14 +36,14 @@ class Given(NamedTuple):
     origin: Origin
 
 
-@dataclass(slots=True)
 class Sources:
-    """Everything that was written. *files* says which file; *document* its lines."""
+    """Everything that was written. *label* names the file, *document* knows its lines."""
 
-    label: str
-    document: reader.Document = field(default_factory=lambda: reader.Document({}))
-    found: dict[str, Given] = field(default_factory=dict)
-    plugin: str | None = None  # name of the section that belongs to a plug-in
+    def __init__(self, label: str, document: reader.Document | None = None) -> None:
+        self.label = label
+        self.document = document or reader.Document({}, {})
+        self.found: dict[str, Given] = {}
+        self.plugin: str | None = None  # name of the section that belongs to a plug-in
 
     def problem(self, path: str, message: str) -> SidecarError:
         """Return the error about *path*, naming where it was written."""

@@ -5,9 +5,7 @@ uses, or raises `ValueError` with one line that does not name the key: what is w
 """
 
 import re
-import signal
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
 from sidecar.config import address, durations
@@ -88,12 +86,11 @@ class _Scalar:
         return value
 
 
-@dataclass(frozen=True)
 class Duration(_Scalar):
     """A span of time; whole ms inside."""
 
-    at_least_ms: int
-    at_most_ms: int = 86_400_000
+    def __init__(self, at_least_ms: int, at_most_ms: int = 86_400_000) -> None:
+        self.at_least_ms, self.at_most_ms = at_least_ms, at_most_ms
 
     @property
     def says(self) -> str:
@@ -122,12 +119,11 @@ class Duration(_Scalar):
         return durations.render(value)
 
 
-@dataclass(frozen=True)
 class Integer(_Scalar):
     """A whole number in a range."""
 
-    at_least: int
-    at_most: int
+    def __init__(self, at_least: int, at_most: int) -> None:
+        self.at_least, self.at_most = at_least, at_most
 
     @property
     def says(self) -> str:
@@ -143,7 +139,6 @@ class Integer(_Scalar):
         return value
 
 
-@dataclass(frozen=True)
 class Flag(_Scalar):
     """True or false."""
 
@@ -158,11 +153,11 @@ class Flag(_Scalar):
         raise ValueError(f"expected true or false, got {show(value)}")
 
 
-@dataclass(frozen=True)
 class Choice(_Scalar):
     """One of a few words."""
 
-    words: tuple[str, ...]
+    def __init__(self, words: tuple[str, ...]) -> None:
+        self.words = words
 
     @property
     def says(self) -> str:
@@ -176,7 +171,6 @@ class Choice(_Scalar):
         return value
 
 
-@dataclass(frozen=True)
 class Name(_Scalar):
     """A name that is part of keys in the backend and of file names."""
 
@@ -192,7 +186,6 @@ class Name(_Scalar):
         return name
 
 
-@dataclass(frozen=True)
 class Text(_Scalar):
     """Any text on one line."""
 
@@ -203,7 +196,6 @@ class Text(_Scalar):
         return _text(value)
 
 
-@dataclass(frozen=True)
 class AbsolutePath(_Scalar):
     """The path of a file or folder; a daemon has no useful current folder to start from."""
 
@@ -217,7 +209,6 @@ class AbsolutePath(_Scalar):
         return path
 
 
-@dataclass(frozen=True)
 class SecretText(_Scalar):
     """A secret from the environment; in the file only the path of the file that holds it may stand."""
 
@@ -236,7 +227,6 @@ class SecretText(_Scalar):
         return str(value)
 
 
-@dataclass(frozen=True)
 class SignalName(_Scalar):
     """The name of a signal, with or without SIG."""
 
@@ -244,6 +234,8 @@ class SignalName(_Scalar):
 
     def parse(self, value: object) -> str:
         """Return the name without SIG."""
+        import signal  # 2 ms
+
         name = _text(value, "a signal name such as TERM").upper().removeprefix("SIG")
         if f"SIG{name}" not in signal.Signals.__members__:
             raise ValueError(f"expected a signal name such as TERM, got {show(value)}")
@@ -252,12 +244,13 @@ class SignalName(_Scalar):
         return name
 
 
-@dataclass(frozen=True)
 class Url(_Scalar):
     """One address."""
 
-    usual_port: int | None = None  # None: the port and a path are free
     says = "URL, `http://` or `https://`"
+
+    def __init__(self, usual_port: int | None = None) -> None:
+        self.usual_port = usual_port  # None: the port and a path are free
 
     def parse(self, value: object) -> str:
         """Return the address in its plain spelling."""
@@ -289,13 +282,14 @@ class _List:
         return None if value is None else list(value)
 
 
-@dataclass(frozen=True)
 class Urls(_List):
     """The members of a store."""
 
-    usual_port: int
     says = "list of URLs, `http://` or `https://`"
-    most: ClassVar[int] = 32
+    most = 32
+
+    def __init__(self, usual_port: int) -> None:
+        self.usual_port = usual_port
 
     def parse(self, value: object) -> tuple[str, ...]:
         """Return the addresses, all of one scheme, none twice."""
@@ -310,7 +304,6 @@ class Urls(_List):
         return urls
 
 
-@dataclass(frozen=True)
 class Ports(_List):
     """TCP ports on this host; none is allowed."""
 
@@ -334,7 +327,6 @@ class Ports(_List):
         return item
 
 
-@dataclass(frozen=True)
 class Argv(_List):
     """A program and its arguments, started without a shell."""
 
@@ -363,7 +355,6 @@ class Argv(_List):
         return item
 
 
-@dataclass(frozen=True)
 class Environment:
     """Variables for the server. Their values may be secrets and are never shown."""
 
@@ -399,7 +390,6 @@ class Environment:
         return dict.fromkeys(value, "***")
 
 
-@dataclass(frozen=True)
 class Options:
     """The section of a plug-in: what is in it is the plug-in's business."""
 

@@ -8,7 +8,6 @@ configuration needs (null, true/false, decimal numbers); everything else is text
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
@@ -33,12 +32,11 @@ class Unreadable(ValueError):
         self.line, self.column, self.key = line, column, key
 
 
-@dataclass(slots=True)
 class Document:
     """What was written, and where: *lines* by dotted path."""
 
-    value: object
-    lines: dict[str, int] = field(default_factory=dict)
+    def __init__(self, value: object, lines: dict[str, int]) -> None:
+        self.value, self.lines = value, lines
 
     def line(self, path: str) -> int | None:
         """Return the line of *path*, or of the nearest thing around it."""

@@ -1,21 +1,20 @@
 """Every key of the configuration: its place, kind of value, default, and whether it may change at run time.
 
-The dataclasses are both the schema and what the program gets, so neither can know a key that the other
+The classes are both the schema and what the program gets, so neither can know a key that the other
 does not. A field ``ttl_ms`` of kind `Duration` is the key ``ttl``. docs/configuration.md says the same in
 prose, kept true by tests/core/test_config_docs.py.
 """
 
-# ruff: noqa: RUF009  # `key` and `section` only call dataclasses.field, which the rule knows
-
-import dataclasses
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from sidecar.config import kinds as k
+from sidecar.config.group import Declared, Group, extra, key, section
 from sidecar.config.secret import Secret
-from sidecar.ports import BackendSettings
+
+if TYPE_CHECKING:
+    from sidecar.ports import BackendSettings  # 20 ms, not needed to check a configuration
 
 BUILT_IN = ("etcd", "consul", "local")
 NOT_AVAILABLE = ("hooks", "api")
@@ -67,19 +66,6 @@ class Key(NamedTuple):
                 return str(self.default)
 
 
-def key(kind: k.Kind, default: object = None, *, live: bool = False, from_file: bool = True) -> Any:
-    """Declare a key."""
-    quiet = isinstance(kind, k.Environment | k.Options)
-    return dataclasses.field(
-        metadata={"kind": kind, "default": default, "live": live, "from_file": from_file}, repr=not quiet
-    )
-
-
-def section(cls: type) -> Any:
-    """Declare a group of keys."""
-    return dataclasses.field(metadata={"section": cls})
-
-
 def _share(permille: int) -> Derived:
     def compute(values: Values, given: frozenset[str]) -> int:
         return int(values["lock.ttl"]) * permille // 1000  # rounded down, so that the timing rule holds
@@ -105,8 +91,7 @@ _SPAN = k.Duration(0)
 _POSITIVE = k.Duration(1)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Etcd:
+class Etcd(Group):
     """How to reach etcd."""
 
     endpoints: tuple[str, ...] = key(
@@ -120,8 +105,7 @@ class Etcd:
     password: Secret | None = key(k.SecretText(), from_file=False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Consul:
+class Consul(Group):
     """How to reach a Consul agent or server."""
 
     address: str = key(k.Url(8500), "http://127.0.0.1:8500")
@@ -133,8 +117,7 @@ class Consul:
     key_file: str | None = key(k.AbsolutePath())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Local:
+class Local(Group):
     """Where the embedded store is."""
 
     path: str = key(
@@ -142,8 +125,7 @@ class Local:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lock:
+class Lock(Group):
     """The lease and how it is divided; all durations."""
 
     ttl_ms: int = key(k.Duration(1_000), "10s")
@@ -153,8 +135,7 @@ class Lock:
     kill_margin_ms: int = key(k.Duration(100), _share(100))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodeOptions:
+class NodeOptions(Group):
     """Whether and how gladly this node becomes active."""
 
     priority: int = key(k.Integer(0, 1_000_000), 100, live=True)
@@ -162,15 +143,13 @@ class NodeOptions:
     failback: bool = key(k.Flag(), False, live=True)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HttpProbe:
+class HttpProbe(Group):
     """A request that must be answered with one status. *url* None: there is no such probe."""
 
     url: str | None
     status: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ReadyHttp(HttpProbe):
     """The HTTP part of the ready probe."""
 
@@ -178,7 +157,6 @@ class ReadyHttp(HttpProbe):
     status: int = key(k.Integer(100, 599), 200, live=True)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class AliveHttp(HttpProbe):
     """The HTTP part of the alive probe."""
 
@@ -186,8 +164,7 @@ class AliveHttp(HttpProbe):
     status: int = key(k.Integer(100, 599), Derived("as ready", _as_ready("http.status", 200)), live=True)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ready:
+class Ready(Group):
     """When a starting server counts as ready: all checks given must pass.
 
     ``tcp`` None means the client and web ports of server.xml (kind aggregate only).
@@ -202,8 +179,7 @@ class Ready:
     timeout_ms: int = key(k.Duration(50), "1s", live=True)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Alive:
+class Alive(Group):
     """When a running server counts as hung: ``failures`` rounds in a row in which a check fails.
 
     ``tcp`` None means the client and web ports of server.xml (kind aggregate only).
@@ -217,16 +193,14 @@ class Alive:
     failures: int = key(k.Integer(1, 1000), 3, live=True)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Probes:
+class Probes(Group):
     """How the server's state is seen from outside."""
 
     ready: Ready = section(Ready)
     alive: Alive = section(Alive)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Restarts:
+class Restarts(Group):
     """How often a failing server is started again in place before another node gets the lock."""
 
     attempts: int = key(k.Integer(0, 1000), 3, live=True)
@@ -235,8 +209,7 @@ class Restarts:
     backoff_max_ms: int = key(_SPAN, "30s", live=True)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Server:
+class Server(Group):
     """What is supervised."""
 
     kind: str = key(k.Choice(("aggregate", "command")), "aggregate")
@@ -263,31 +236,27 @@ class Server:
     restarts: Restarts = section(Restarts)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Log:
+class Log(Group):
     """What the log looks like."""
 
     format: str = key(k.Choice(("text", "json")), "text", live=True)
     level: str = key(k.Choice(("debug", "info", "warning", "error")), "info", live=True)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Paths:
+class Paths(Group):
     """Folders of the sidecar itself."""
 
     state: str = key(k.AbsolutePath(), "/var/lib/aggregate-sidecar")
     run: str = key(k.AbsolutePath(), "/run/aggregate-sidecar")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Guard:
+class Guard(Group):
     """Who ends the server at the deadline."""
 
     enforcement: str = key(k.Choice(("auto", "kernel", "process")), "auto")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Config:
+class Config(Group):
     """Everything an operator decides. Made by `sidecar.config.load`, never changed."""
 
     cluster: str = key(k.Name(), Required("plant-7"))
@@ -302,24 +271,25 @@ class Config:
     log: Log = section(Log)
     paths: Paths = section(Paths)
     guard: Guard = section(Guard)
-    plugin: Mapping[str, object] = dataclasses.field(default_factory=dict, repr=False)
+    plugin: Mapping[str, object] = extra(dict, quiet=True)
     """The section named like the backend where that is a plug-in; may hold secrets."""
-    once: bool = False
+    once: bool = extra(bool)
     """``exec --once``: the first exit of the command, or the first loss of the lock, is the end."""
-    source: str = ""
+    source: str = extra(str)
     """Where it came from, for messages."""
 
-    def backend_settings(self) -> BackendSettings:
+    def backend_settings(self) -> "BackendSettings":
         """Return what the backend gets. It holds secrets in plain text: never print it."""
         from pathlib import Path
+
+        from sidecar.ports import BackendSettings
 
         return BackendSettings(self.cluster, self._options(), state_dir=Path(self.paths.state))
 
     def _options(self) -> Mapping[str, object]:
         if self.backend not in BUILT_IN:
             return self.plugin
-        part = getattr(self, self.backend)
-        found = {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}
+        found = vars(getattr(self, self.backend))
         unread = ("password_file", "token_file")  # their content is there as password and token
         return {
             name: _plain(value) for name, value in found.items() if value is not None and name not in unread
@@ -353,17 +323,18 @@ def _plain(value: Any) -> object:
             return value
 
 
-def _walk(cls: type, prefix: str = "") -> Iterator[Key]:
-    for field in dataclasses.fields(cls):
-        if "section" in field.metadata:
-            yield from _walk(field.metadata["section"], f"{prefix}{field.name}.")
-        elif "kind" in field.metadata:
-            yield Key(f"{prefix}{key_name(field)}", **field.metadata)
+def _walk(group: type[Group], prefix: str = "") -> Iterator[Key]:
+    for name, found in group.DECLARED.items():
+        if found.group:
+            yield from _walk(found.group, f"{prefix}{name}.")
+        elif found.kind:
+            path = prefix + _key_name(name, found)
+            yield Key(path, found.kind, found.default, found.live, found.from_file)
 
 
-def key_name(field: "dataclasses.Field[Any]") -> str:
+def _key_name(name: str, found: Declared) -> str:
     """Return the key's own name: without ``_ms`` for a duration."""
-    return field.name.removesuffix("_ms") if isinstance(field.metadata["kind"], k.Duration) else field.name
+    return name.removesuffix("_ms") if isinstance(found.kind, k.Duration) else name
 
 
 KEYS: Mapping[str, Key] = {found.path: found for found in _walk(Config)}
@@ -372,19 +343,19 @@ SECTIONS: frozenset[str] = frozenset(
 )
 
 
-def build(values: Values, **extra: object) -> Config:
+def build(values: Values, **more: object) -> Config:
     """Make a `Config` of a value for every key."""
-    return cast(Config, _build(Config, "", values, extra))
+    return cast(Config, _build(Config, "", values, more))
 
 
-def _build(cls: type, prefix: str, values: Values, extra: Mapping[str, object]) -> Any:
-    found: dict[str, object] = dict(extra)
-    for field in dataclasses.fields(cls):
-        if "section" in field.metadata:
-            found[field.name] = _build(field.metadata["section"], f"{prefix}{field.name}.", values, {})
-        elif "kind" in field.metadata:
-            found[field.name] = values[f"{prefix}{key_name(field)}"]
-    return cls(**found)
+def _build(group: type[Group], prefix: str, values: Values, more: Mapping[str, object]) -> Group:
+    found: dict[str, Any] = dict(more)
+    for name, declared in group.DECLARED.items():
+        if declared.group:
+            found[name] = _build(declared.group, f"{prefix}{name}.", values, {})
+        elif declared.kind:
+            found[name] = values[prefix + _key_name(name, declared)]
+    return group(**found)
 
 
 def flat(config: Config) -> dict[str, Any]:
@@ -392,14 +363,14 @@ def flat(config: Config) -> dict[str, Any]:
     return _flat(config, "")
 
 
-def _flat(part: Any, prefix: str) -> dict[str, Any]:
+def _flat(part: Group, prefix: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for field in dataclasses.fields(part):
-        value = getattr(part, field.name)
-        if "section" in field.metadata:
-            found |= _flat(value, f"{prefix}{field.name}.")
-        elif "kind" in field.metadata:
-            found[f"{prefix}{key_name(field)}"] = value
+    for name, declared in part.DECLARED.items():
+        value = getattr(part, name)
+        if declared.group:
+            found |= _flat(value, f"{prefix}{name}.")
+        elif declared.kind:
+            found[prefix + _key_name(name, declared)] = value
     return found
 
 
