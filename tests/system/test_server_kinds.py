@@ -1,0 +1,309 @@
+"""The two kinds of server: what they prepare, whom they refuse to share a home with, and how they are asked.
+
+Method: `AggregateKind` on homes of stand-in servers that really run; a made-up root folder for units and init
+scripts. Not covered: a real AggreGate Server; a JVM is recognised by its name alone.
+"""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from sidecar.core.model import Role
+from sidecar.errors import ConfigError, ServerError
+from sidecar.probes import within
+from sidecar.servers import AggregateKind, CommandKind, ServerKind, rivals, serverxml
+from sidecar.servers.aggregate import STANDBY_LIFETIME_MS
+from sidecar.servers.document import Document
+from sidecar.servers.serverxml import DETECTION_MS
+from tests.harness.process import wait_until
+from tests.harness.standin import Makes, Standin, standins
+
+ROLES: tuple[Role, Role] = ("active", "standby")
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Standin]:
+    with standins(tmp_path) as makes:
+        yield makes("a", role=0)
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Makes]:
+    with standins(tmp_path) as makes:
+        yield makes
+
+
+def kind_of(server: Standin, root: Path = Path("/nowhere")) -> AggregateKind:
+    return AggregateKind(command=[str(server.launcher)], home=server.home, root=root)
+
+
+def cluster_role(server: Standin) -> list[str]:
+    return Document(server.xml.read_bytes()).values("clusterRole")
+
+
+# -- aggregate ----------------------------------------------------------------------------------
+
+
+def test_an_active_serves_with_role_1(server: Standin) -> None:
+    kind = kind_of(server)
+    assert kind.check() == []
+    launch = kind.prepare("active")
+    assert launch is not None
+    assert (launch.argv, launch.cwd) == ((str(server.launcher),), str(server.home))
+    assert (launch.lifetime_ms, launch.notes) == (None, ())
+    assert not within(kind.default_probe(), 500).ok
+    server.start_serving(epoch=1)
+    assert kind.ready_ports() == (server.client_port, server.web_port)
+    wait_until(lambda: within(kind.default_probe(), 500).ok, "ready")
+    assert cluster_role(server) == ["1"]
+
+
+def test_a_standby_monitors_and_would_detect_after_the_guard_has_ended_it(server: Standin) -> None:
+    kind = kind_of(server)
+    launch = kind.prepare("standby")
+    assert launch is not None
+    assert launch.lifetime_ms == kind.standby_lifetime_ms == STANDBY_LIFETIME_MS < DETECTION_MS
+    server.start_monitoring()
+    assert cluster_role(server) == ["2"]
+    assert not within(kind.self_activated_probe(), 500).ok
+    assert kind.message("standby", True) == "Monitoring Master Server Status"
+
+
+def test_a_standby_that_activates_itself_is_noticed(server: Standin) -> None:
+    kind = kind_of(server)
+    kind.prepare("standby")
+    server.start(self_activate=True)
+    wait_until(lambda: within(kind.self_activated_probe(), 500).ok, "self-activation")
+
+
+def test_the_role_survives_the_server_saving_its_file(server: Standin) -> None:
+    kind = kind_of(server)
+    kind.prepare("active")
+    server.start_serving()
+    server.admin(b"E")
+    server.wait_exit()
+    kind.prepare("standby")
+    assert cluster_role(server) == ["2"]
+
+
+def test_a_file_torn_by_the_server_is_repaired_and_reported(server: Standin) -> None:
+    kind = kind_of(server)
+    kind.prepare("active")
+    server.start_serving(torn_server_xml=True)
+    server.admin(b"E")
+    server.wait_exit()
+    assert any("damaged" in warning for warning in kind.check())
+    launch = kind.prepare("standby")
+    assert launch is not None
+    assert "repaired from its backup" in launch.notes[0]
+    assert cluster_role(server) == ["2"]
+
+
+def test_a_stopped_standby_gets_its_role_all_the_same(server: Standin) -> None:
+    kind = AggregateKind(command=[str(server.launcher)], home=server.home, standby="stopped")
+    assert kind.prepare("standby") is None
+    assert cluster_role(server) == ["2"]
+
+
+def test_an_embedded_database_is_refused_unless_told_otherwise(server: Standin) -> None:
+    url = {"databaseUrl": "jdbc:hsqldb:file:database/server"}
+    server.xml.write_bytes(Document(server.xml.read_bytes()).with_values(url))
+    before = server.xml.read_bytes()
+    kind = kind_of(server)
+    for attempt in (kind.check, lambda: kind.prepare("active")):
+        with pytest.raises(ConfigError, match="databaseUrl"):
+            attempt()
+    assert server.xml.read_bytes() == before
+    alone = AggregateKind(command=[str(server.launcher)], home=server.home, shared_database=False)
+    assert alone.prepare("active") is not None
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_port_in_use_is_refused(server: Standin, make: Makes, role: Role) -> None:
+    other = make("other")
+    other.start_serving()
+    ports = {"webAppsSslPort": str(other.client_port)}
+    server.xml.write_bytes(Document(server.xml.read_bytes()).with_values(ports))
+    with pytest.raises(ServerError, match=r"webAppsSslPort: port \d+ is in use"):
+        kind_of(server).prepare(role)
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["/nowhere/ag_server_console"], "server.command: /nowhere/ag_server_console: not found"),
+        (["./server.xml"], "server.command: ./server.xml: not executable"),
+        ([], "server.command: empty"),
+    ],
+)
+def test_a_bad_launcher_is_named(server: Standin, command: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        AggregateKind(command=command, home=server.home).check()
+
+
+def test_a_missing_home_is_named(tmp_path: Path) -> None:
+    kind = AggregateKind(command=["/bin/true"], home=tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match=r"server\.home: .*nowhere: no such directory"):
+        kind.check()
+
+
+def test_what_java_is_told_is_looked_at(server: Standin) -> None:
+    options = server.home / "ag_server_console.vmoptions"
+    options.write_text("-Xmx4g\n-XX:+ExitOnOutOfMemoryError")
+    (warning,) = kind_of(server).check()
+    assert "the last line has no line end" in warning
+    options.write_text("-Xmx4g\n")
+    (warning,) = kind_of(server).check()
+    assert "ExitOnOutOfMemoryError" in warning
+
+
+def test_another_config_file_must_be_told_to_the_server(server: Standin) -> None:
+    server.xml.rename(server.home / "node.xml")
+    bare = [str(server.launcher)]
+    kind = AggregateKind(command=bare, home=server.home, config_file="node.xml")
+    assert any("-f node.xml" in warning for warning in kind.check())
+    told = AggregateKind(command=[*bare, "-f", "node.xml"], home=server.home, config_file="node.xml")
+    assert told.check() == []
+
+
+# -- second supervisors -------------------------------------------------------------------------
+
+
+def test_a_server_that_runs_already_is_refused_and_ours_is_not(server: Standin) -> None:
+    kind = kind_of(server)
+    server.start_serving()
+    for attempt in (kind.check, lambda: kind.prepare("active")):
+        with pytest.raises(ServerError, match=r"process \d+ .* runs here already, outside the lock"):
+            attempt()
+    assert cluster_role(server) == ["0"]  # nothing was written under a running server
+    assert kind.check(ours=[server.process.pid]) == []
+
+
+def test_a_server_whose_launcher_is_gone_is_found(server: Standin) -> None:
+    server.start_serving()
+    below = server.server()
+    os.kill(server.process.pid, 9)
+    server.wait_exit()
+    (found,) = rivals.processes(server.home)
+    assert str(below.pid) in found
+
+
+def test_a_link_to_the_home_hides_nothing(server: Standin, tmp_path: Path) -> None:
+    server.start_serving()
+    (tmp_path / "link").symlink_to(server.home)
+    assert rivals.processes(tmp_path / "link")
+
+
+def test_a_jvm_in_the_home_is_a_server_and_a_shell_or_a_reader_is_not(server: Standin) -> None:
+    java = server.home / "jre/bin/java"
+    java.parent.mkdir(parents=True)
+    shutil.copy("/bin/sleep", java)
+    log = server.home / "server.log"
+    log.touch()
+    harmless = [["tail", "-f", str(log)], ["sleep", "60"], ["sh", "-c", "sleep 60; true"]]
+    started = [subprocess.Popen(command, cwd=server.home) for command in harmless]
+    try:
+        assert rivals.processes(server.home) == []
+        jvm = subprocess.Popen([java, "60"], cwd="/")
+        started.append(jvm)
+        wait_until(lambda: psutil.Process(jvm.pid).exe() == str(java), "exec")
+        (found,) = rivals.processes(server.home)
+        assert str(jvm.pid) in found
+        assert rivals.processes(server.home, ours=[jvm.pid]) == []
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    root = tmp_path / "root"
+    for folder in ("etc/systemd/system/multi-user.target.wants", "etc/init.d", "etc/rc3.d"):
+        (root / folder).mkdir(parents=True)
+    return root
+
+
+def unit(root: Path, name: str, *lines: str, enabled: bool = True) -> None:
+    path = root / "etc/systemd/system" / name
+    path.write_text("\n".join(["[Service]", *lines, ""]))
+    if enabled:
+        (root / "etc/systemd/system/multi-user.target.wants" / name).symlink_to(path)
+
+
+def test_an_enabled_unit_is_refused_with_what_to_do(server: Standin, root: Path) -> None:
+    unit(root, "aggregate.service", f"ExecStart=-{server.launcher} start")
+    with pytest.raises(
+        ServerError, match=r"unit aggregate.service \(systemctl disable --now aggregate.service\)"
+    ):
+        kind_of(server, root).check()
+
+
+def test_units_that_do_no_harm(server: Standin, root: Path) -> None:
+    unit(root, "disabled.service", f"ExecStart={server.launcher}", enabled=False)
+    unit(root, "other.service", f"ExecStart=/bin/true\nReadWritePaths={server.home}")
+    unit(root, "neighbour.service", f"ExecStart={server.home}-2/ag_server_console")
+    unit(root, "ours.service", f"ExecStart=/usr/bin/sidecar exec -- {server.launcher}")
+    assert kind_of(server, root).check() == []
+
+
+@pytest.mark.parametrize("linked", [True, False])
+def test_an_init_script_that_starts_at_boot_is_refused(server: Standin, root: Path, linked: bool) -> None:
+    script = root / "etc/init.d/aggregate"
+    if linked:
+        script.symlink_to(server.home / "ag_server_console")
+    else:
+        script.write_text(f"#!/bin/sh\n{server.home}/ag_server_service $1\n")
+    assert kind_of(server, root).check() == []
+    (root / "etc/rc3.d/S01aggregate").symlink_to("../init.d/aggregate")
+    with pytest.raises(ServerError, match="init script aggregate"):
+        kind_of(server, root).check()
+
+
+# -- command ------------------------------------------------------------------------------------
+
+
+def test_a_command_runs_on_the_active_alone() -> None:
+    kind = CommandKind(command=["sleep", "60"], environment={"A": "1"})
+    assert kind.check() == []
+    launch = kind.prepare("active")
+    assert launch is not None
+    assert (launch.argv, launch.environment, launch.lifetime_ms) == (("sleep", "60"), {"A": "1"}, None)
+    assert kind.prepare("standby") is None
+    assert kind.message("standby", False) == "Monitoring Master Server Status"
+    assert [kind.message("active", ready) for ready in (False, True)] == ["Starting", "Serving"]
+
+
+def test_a_command_may_run_on_a_standby_too(tmp_path: Path) -> None:
+    kind = CommandKind(command=["sleep", "60"], standby="monitoring", cwd=tmp_path)
+    launch = kind.prepare("standby")
+    assert launch is not None
+    assert launch.cwd == str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [([], "empty"), (["no-such-program"], "not found"), (["/etc/passwd"], "not executable")],
+)
+def test_a_bad_command_is_named(command: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=rf"server\.command: .*{message}"):
+        CommandKind(command=command).check()
+
+
+def test_a_command_is_looked_for_where_it_will_be(tmp_path: Path) -> None:
+    program = tmp_path / "program"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    assert CommandKind(command=["./program"], cwd=tmp_path).check() == []
+    assert CommandKind(command=["program"], environment={"PATH": str(tmp_path)}).check() == []
+
+
+def test_both_are_server_kinds(server: Standin) -> None:
+    kinds: list[ServerKind] = [CommandKind(command=["true"]), kind_of(server)]
+    assert [kind.name for kind in kinds] == ["command", "aggregate"]
+    assert serverxml.read(server.xml).client_port == server.client_port
