@@ -67,7 +67,8 @@ class Cage:
         """Wait until the keeper is ready or dead; return whether it is ready."""
         self.control.settimeout(_READY_WITHIN_S)
         with contextlib.suppress(TimeoutError):
-            self.receive()
+            while not self.ready and self.receive() != "end":
+                pass
         self.control.setblocking(False)
         return self.ready
 

@@ -1,0 +1,271 @@
+"""The deadline ends every server, whatever is stopped or killed, and its end is proven.
+
+Method: real guards, as root and as another user, in both enforcements. A server beats into a witness
+file from its first process and from a daemon that escaped by a double fork; their deaths are read
+from pidfds opened while they lived. Each scenario is one fault.
+
+Not covered: enforcement ``process`` with the keeper *and* the guard stopped for ever by somebody who
+stops them again; hosts that refuse namespaces (that is tried in a container by the system tests).
+"""
+
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from sidecar.guard import record
+from tests.harness import guards
+from tests.harness.guards import Site, now_ms
+from tests.harness.process import wait_until
+
+MODES = {
+    "kernel-root": ("kernel", False),
+    "kernel-user": ("kernel", True),
+    "process-root": ("process", False),
+    "process-user": ("process", True),
+}
+LIVES_MS = 1200
+"""Deadline of the servers here: long enough for Python to start twice on a busy machine."""
+SERVER = ("deaf", "daemon")
+TREE = 3
+"""Keeper, first process, daemon."""
+
+
+@pytest.fixture(params=MODES)
+def site(request: pytest.FixtureRequest) -> Iterator[Site]:
+    enforcement, unprivileged = MODES[request.param]
+    with guards.site(enforcement, unprivileged=unprivileged) as one:
+        yield one
+
+
+def test_at_the_deadline_all_of_it_dies(site: Site) -> None:
+    sidecar = site.sidecar()
+    deadline = sidecar.start(*SERVER, lives_ms=LIVES_MS)
+    server_pid = sidecar.wait("Started")["server_pid"]
+    site.beating("root", "daemon")
+    tree = site.processes(least=TREE)
+    assert server_pid in tree.pidfds
+
+    exited = sidecar.wait("Exited")
+
+    assert tree.dead(), "said dead before it was"
+    assert exited["at"] < deadline
+    assert site.last_life() < deadline
+    assert (exited["status"], exited["killed_by"]) == (-signal.SIGKILL, "deadline")
+    assert site.last_life() > deadline - 400, "killed long before its time"
+
+
+@pytest.mark.parametrize("frozen", ["guard", "guard and sidecar", "everything"])
+def test_a_stopped_guard_does_not_save_its_server(site: Site, frozen: str) -> None:
+    sidecar = site.sidecar()
+    deadline = sidecar.start(*SERVER, lives_ms=LIVES_MS)
+    sidecar.wait("Started")
+    site.beating("root", "daemon")
+    guard = site.one(site.guard_pid())
+    tree = site.processes(least=TREE)
+
+    if frozen == "everything":
+        tree.send(signal.SIGSTOP)
+    if frozen != "guard":
+        sidecar.freeze()
+    guard.send(signal.SIGSTOP)
+
+    assert tree.dead(deadline - now_ms() + 50)
+    assert site.last_life() < deadline
+    sidecar.thaw()
+    exited = sidecar.wait("Exited")
+    assert (exited["status"], exited["killed_by"]) == (None, "guard")
+    sidecar.wait("GuardLost")
+
+
+def test_the_server_dies_with_a_killed_guard(site: Site) -> None:
+    sidecar = site.sidecar()
+    sidecar.start(*SERVER, lives_ms=60_000)
+    sidecar.wait("Started")
+    site.beating("root", "daemon")
+    tree = site.processes(least=TREE)
+
+    site.one(site.guard_pid()).send(signal.SIGKILL)
+    exited = sidecar.wait("Exited")
+
+    assert tree.dead(), "said dead before it was"
+    assert exited["killed_by"] == "guard"
+    sidecar.wait("GuardLost")
+    sidecar.order("respawn")
+    sidecar.wait("respawned")
+    sidecar.start("polite", run="r2")
+    sidecar.wait("Started", run="r2")
+    assert sidecar.count("Exited") == 1
+
+
+def test_the_server_dies_with_a_killed_keeper(site: Site) -> None:
+    sidecar = site.sidecar()
+    sidecar.start(*SERVER, lives_ms=60_000)
+    sidecar.wait("Started")
+    site.beating("root", "daemon")
+    tree = site.processes(least=TREE)
+
+    site.one(_keeper(site)).send(signal.SIGKILL)
+    sidecar.wait("Exited", status=-9, killed_by=None)
+
+    assert tree.dead(), "said dead before it was"
+    sidecar.start("polite", run="r2")
+    sidecar.wait("Started", run="r2")
+
+
+def test_guard_and_keeper_killed_at_once_leave_nothing_behind(site: Site) -> None:
+    sidecar = site.sidecar()
+    sidecar.start(*SERVER, lives_ms=60_000)
+    sidecar.wait("Started")
+    site.beating("root", "daemon")
+    tree = site.processes(least=TREE)
+    keeper, guard = site.one(_keeper(site)), site.one(site.guard_pid())
+
+    keeper.send(signal.SIGSTOP)
+    guard.send(signal.SIGSTOP)
+    keeper.send(signal.SIGKILL)
+    guard.send(signal.SIGKILL)
+    sidecar.wait("Exited", killed_by="guard")
+
+    assert tree.dead(), "said dead before it was"
+
+
+def test_guard_and_sidecar_killed_and_a_new_sidecar_waits_for_the_proof(site: Site) -> None:
+    old = site.sidecar()
+    old.start(*SERVER, lives_ms=60_000)
+    old.wait("Started")
+    site.beating("root", "daemon")
+    tree = site.processes(least=TREE)
+
+    old.kill()
+    site.one(site.guard_pid()).send(signal.SIGKILL)
+    new = site.sidecar()
+
+    assert new.wait("attached")["adopted"] is None
+    assert tree.dead(), "a new guard before the old tree was dead"
+
+
+def test_a_new_sidecar_finds_the_server_of_a_killed_one(site: Site) -> None:
+    old = site.sidecar()
+    deadline = old.start("deaf", lives_ms=2000, note={"key": ["value", 1]})
+    server_pid = old.wait("Started")["server_pid"]
+    site.beating("root")
+
+    old.kill()
+    new = site.sidecar()
+
+    adopted = new.wait("attached")["adopted"]
+    assert adopted["server_pid"] == server_pid
+    assert adopted["note"] == {"key": ["value", 1]}
+    assert (adopted["run"], adopted["role"], adopted["epoch"]) == ("r1", "active", 7)
+    assert (adopted["deadline_at"], adopted["stopping"]) == (deadline, False)
+    tree = site.processes(least=2)
+    new.order("extend", run="r1", deadline_at=deadline + 60_000)
+    wait_until(lambda: site.last_life() > deadline, "life after the old deadline")
+    assert tree.alive()
+    new.order("kill", run="r1")
+    exited = new.wait("Exited")
+    assert (exited["status"], exited["killed_by"]) == (-9, "order")
+    assert tree.dead()
+
+
+def test_nothing_happens_to_the_server_of_a_killed_sidecar_until_the_deadline(site: Site) -> None:
+    sidecar = site.sidecar()
+    deadline = sidecar.start(*SERVER, lives_ms=LIVES_MS)
+    sidecar.wait("Started")
+    site.beating("root", "daemon")
+    tree = site.processes(least=TREE)
+
+    sidecar.kill()
+
+    assert tree.dead(deadline - now_ms())
+    assert deadline - 400 < site.last_life() < deadline
+    new = site.sidecar()
+    new.wait("Exited", run="r1", killed_by="deadline")
+
+
+def test_a_polite_server_stops_by_itself(site: Site) -> None:
+    sidecar = site.sidecar()
+    sidecar.start("polite=3", lives_ms=60_000)
+    sidecar.wait("Started")
+    site.beating("root")
+
+    sidecar.order("stop", run="r1", kill_at=now_ms() + 30_000)
+
+    exited = sidecar.wait("Exited")
+    assert (exited["status"], exited["killed_by"]) == (3, None)
+
+
+def test_a_deaf_server_is_killed_at_the_instant_of_the_order(site: Site) -> None:
+    sidecar = site.sidecar()
+    sidecar.start(*SERVER, lives_ms=60_000)
+    sidecar.wait("Started")
+    site.beating("root", "daemon")
+    tree = site.processes(least=TREE)
+
+    kill_at = now_ms() + 300
+    sidecar.order("stop", run="r1", kill_at=kill_at)
+
+    exited = sidecar.wait("Exited", status=-9, killed_by="order")
+    assert tree.dead()
+    assert kill_at <= exited["at"] < kill_at + 2000
+
+
+def test_a_stop_kills_no_later_than_the_deadline(site: Site) -> None:
+    sidecar = site.sidecar()
+    deadline = sidecar.start("deaf", lives_ms=LIVES_MS)
+    sidecar.wait("Started")
+    site.beating("root")
+    sidecar.order("stop", run="r1", kill_at=deadline + 60_000)
+
+    assert sidecar.wait("Exited", killed_by="deadline")["at"] < deadline
+
+
+def test_a_launcher_may_leave_its_server_behind(site: Site) -> None:
+    sidecar = site.sidecar()
+    sidecar.start("daemon", "exit=0", lives_ms=60_000)
+    sidecar.wait("Started")
+    site.beating("daemon")
+    wait_until(lambda: len(site.processes().pidfds) == 2, "the launcher's end")
+    tree = site.processes(least=2)
+    assert sidecar.count("Exited") == 0
+
+    sidecar.order("stop", run="r1", kill_at=now_ms() + 30_000)  # reaches the daemon all the same
+
+    exited = sidecar.wait("Exited")
+    assert (exited["status"], exited["killed_by"]) == (0, None)
+    assert tree.dead()
+
+
+def test_half_a_server_is_killed(site: Site) -> None:
+    sidecar = site.sidecar()
+    sidecar.start("daemon", "exit=7", lives_ms=60_000)
+    exited = sidecar.wait("Exited")
+    assert (exited["status"], exited["killed_by"]) == (7, None)
+    last = site.last_life()
+    assert last <= exited["at"]
+
+
+def test_a_stop_waits_for_what_outlives_the_launcher(site: Site) -> None:
+    sidecar = site.sidecar()
+    sidecar.start("child=0.3", "polite=9", lives_ms=60_000)
+    sidecar.wait("Started")
+    site.beating("root", "child")
+
+    sidecar.order("stop", run="r1", kill_at=now_ms() + 30_000)
+
+    assert sidecar.wait("Exited")["status"] == 9
+    assert [word for word, _ in site.lives()].count("bye") == 2, "the child had no time to leave"
+
+
+def test_the_last_word_on_exit_codes_is_the_first_process(site: Site) -> None:
+    sidecar = site.sidecar()
+    for run, status in (("a", 0), ("b", 5)):
+        sidecar.start("say=x", f"run=exit {status}", run=run, argv=["/bin/sh", "-c", f"exit {status}"])
+        assert sidecar.wait("Exited", run=run)["status"] == status
+
+
+def _keeper(site: Site) -> int:
+    found = record.read(str(site.run_dir))
+    assert found
+    return int(str(found["keeper_pid"]))
