@@ -108,7 +108,9 @@ class Board:
         with self._mutex:
             self._taken = self._began
             before = self._present().get(LOCK)
-            self._own |= {key: entry for key, entry in written.items() if key in (LOCK, EPOCH)}
+            for key in (LOCK, EPOCH):  # an answer may come after a read has shown what came later
+                if key in written and written[key].version > _index(self._present(), key):
+                    self._own[key] = written[key]
             self._sight(before, received_at)
 
     def goes_back(self, entries: Mapping[str, Entry]) -> bool:

@@ -17,7 +17,7 @@ from consul.exceptions import NotFound
 from backends._consul_transport import Address, Rejected, Transport
 from sidecar.clock import Clock
 from sidecar.core.units import Instant
-from sidecar.errors import Denied, NotSent, OutcomeUnknown
+from sidecar.errors import Denied, OutcomeUnknown
 
 __all__ = ["Address", "Client", "Op", "Rejected", "SessionGone", "Stored"]
 
@@ -181,10 +181,7 @@ class Client(base.Consul):  # type: ignore[misc]
             return None
 
     def _txn(self, ops: list[Any], deadline: Instant, writes: bool) -> tuple[Stored, ...]:
-        try:
-            with self._transport.until(deadline, writes=writes):
-                answer = msgspec.convert(self.txn.put(ops), _Txn)
-                rows = [result.kv for result in answer.results or () if result.kv is not None]
-                return tuple(Stored(kv.key, kv.modify_index, b64decode(kv.value or "")) for kv in rows)
-        except NotFound as error:
-            raise NotSent(f"{self.address}: no Consul agent there") from error
+        with self._transport.until(deadline, writes=writes):
+            answer = msgspec.convert(self.txn.put(ops), _Txn)
+            rows = [result.kv for result in answer.results or () if result.kv is not None]
+            return tuple(Stored(kv.key, kv.modify_index, b64decode(kv.value or "")) for kv in rows)

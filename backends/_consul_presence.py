@@ -59,6 +59,7 @@ class Presence:
         if session is not None and session.instance == instance:
             self._client.destroy_session(session.id, deadline)
             self._forget(node)
+            return
         key = self._prefix + node
         for entry in self._client.get_trees([key], deadline):
             if entry.key == key and _wrote(key, entry.raw, instance):

@@ -138,7 +138,8 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # the library has no ty
             yield
         except NotFound:
             raise
-        except (ConsulException, msgspec.MsgspecError, ValueError, TypeError, KeyError) as error:
+        except (ConsulException, ValueError, TypeError, LookupError, AttributeError) as error:
+            # The library takes an answer apart without looking at its shape; msgspec's errors are ValueErrors.
             kind = OutcomeUnknown if writes else NotSent
             raise kind(f"{self.address}: not an answer of Consul ({self._plain(str(error))})") from error
         finally:
@@ -175,6 +176,8 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # the library has no ty
 
     def _request(self, method: str, path: str, params: Any, body: bytes) -> base.Response:
         call: _Call = self._call.now
+        if self._clock.now() >= call.deadline:
+            raise NotSent(f"{self.address}: no time left before it was asked")
         params = list(params or ())
         if self._datacenter and all(name != "dc" for name, _ in params):
             params.append(("dc", self._datacenter))
@@ -187,7 +190,7 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # the library has no ty
                 answer = self._exchange(connection, call, method, target, body)
             except _Unanswered:
                 continue
-            return self._judge(call, answer)
+            return self._judge(call, path, answer)
 
     def _exchange(
         self, connection: _Connection, call: _Call, method: str, target: str, body: bytes
@@ -216,10 +219,10 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # the library has no ty
         finally:
             self._put_back(connection, keep)
 
-    def _judge(self, call: _Call, answer: base.Response) -> base.Response:
+    def _judge(self, call: _Call, path: str, answer: base.Response) -> base.Response:
         """Return answers the library understands; raise what the others mean."""
         code, body = answer.code, answer.body
-        if 200 <= code < 300 or code == 404:
+        if 200 <= code < 300 or (code == 404 and path.startswith(("/v1/kv/", "/v1/session/"))):
             return answer
         detail = f"{self.address}: {code} {self._plain(body)}"
         if code in (401, 403):

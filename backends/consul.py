@@ -19,6 +19,7 @@ Not guaranteed:
 
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from backends._consul_board import Board, Lease, Standing
@@ -45,6 +46,7 @@ from sidecar.core.model import EpochRecord, HistoryEntry, NodeRecord, Request, S
 from sidecar.core.units import NO_EPOCH, Epoch, Instant
 from sidecar.documents import encode
 from sidecar.errors import (
+    BackendError,
     Conflict,
     EpochBehind,
     NotHolder,
@@ -257,11 +259,8 @@ class ConsulBackend:
         """Put the entry; then drop the oldest ones, which a failure leaves to the next time."""
         key = self._prefix + history_key(entry.epoch)
         self._guarded(hold, [Op("set", key, encode(entry))], deadline)
-        keys = self._client.keys(self._prefix + HISTORY, deadline)
-        surplus = sorted(keys)[: max(0, len(keys) - HISTORY_KEEP)]
-        for start in range(0, len(surplus), TXN_OPS_MAX):
-            ops = [Op("delete", name) for name in surplus[start : start + TXN_OPS_MAX]]
-            self._try(ops, deadline)
+        with suppress(BackendError):
+            self._trim_history(deadline)
 
     def read_history(self, limit: int, *, deadline: Instant) -> tuple[HistoryEntry, ...]:
         """Return the newest entries."""
@@ -272,6 +271,12 @@ class ConsulBackend:
     def close(self) -> None:
         """End every call under way; our sessions end by themselves."""
         self._client.close()
+
+    def _trim_history(self, deadline: Instant) -> None:
+        keys = sorted(self._client.keys(self._prefix + HISTORY, deadline))
+        surplus = keys[: max(0, len(keys) - HISTORY_KEEP)]
+        for start in range(0, len(surplus), TXN_OPS_MAX):
+            self._try([Op("delete", key) for key in surplus[start : start + TXN_OPS_MAX]], deadline)
 
     # ---- reading
 
