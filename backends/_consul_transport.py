@@ -139,7 +139,7 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # the library has no ty
         except NotFound:
             raise
         except (ConsulException, ValueError, TypeError, LookupError, AttributeError) as error:
-            # The library takes an answer apart without looking at its shape; msgspec's errors are ValueErrors.
+            # The library takes an answer apart without looking; msgspec's errors are ValueErrors.
             kind = OutcomeUnknown if writes else NotSent
             raise kind(f"{self.address}: not an answer of Consul ({self._plain(str(error))})") from error
         finally:

@@ -312,9 +312,7 @@ class ConsulBackend:
             NotHolder: It does not.
         """
         standing = self._look(deadline)
-        if standing.lease_bad is not None:
-            raise standing.lease_bad
-        if standing.lease is None:
+        if standing.lease_index == 0:
             # A token that lost its rights sees nothing: ask in the way that says so.
             self._client.exists(self._prefix + LOCK, deadline)
         if not _holds(standing, hold, broken_too=broken_too):
