@@ -14,13 +14,17 @@ sends this many without reading is broken, and is dropped."""
 
 
 class Link:
-    """Never blocks: what the socket does not take waits, in order, and without end is refused."""
+    """Never blocks: what the socket does not take waits, in order, up to a limit.
+
+    A client that has closed its end hears nothing more, but what it sent before is still read.
+    """
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self.sock = sock
         self.fd = sock.fileno()
         self.broken = False
+        self._mute = False
         self._waiting: list[tuple[bytes, int | None]] = []
 
     def send(self, frame: wire.Frame, fd: int | None = None) -> None:
@@ -48,13 +52,14 @@ class Link:
 
     def _put(self, data: bytes, fd: int | None) -> bool:
         rights = [] if fd is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", fd))]
+        if self._mute:
+            return True
         try:
             self.sock.sendmsg([data], rights, socket.MSG_NOSIGNAL)
         except BlockingIOError:
             return False
         except OSError:
-            self.broken = True
-            return False
+            self._mute = True
         return True
 
     def refuse(self, reason: str) -> None:

@@ -53,13 +53,13 @@ for verb in sys.argv[2:]:
     elif name == "polite":
         on_term(int(value or 0), 0)
     elif name == "exit":
-        while not os.path.exists(witness):
+        while not os.path.exists(witness):  # noqa: PTH110 - -S -I: start fast
             time.sleep(0.005)
         os._exit(int(value))
     elif name == "flood":
-        line = b"x" * 99 + b"\n"
-        for _ in range(int(value) // 100):
-            os.write(1, line)
+        row = b"x" * 99 + b"\n"
+        for _row in range(int(value) // 100):
+            os.write(1, row)
         write("flooded")
     elif name == "say":
         print(value, flush=True)
@@ -67,7 +67,8 @@ for verb in sys.argv[2:]:
         write(f"uid={os.getuid()}/{os.getgid()}/{sorted(os.getgroups())}")
     elif name == "ps":
         write(f"pid={os.getpid()}")
-        write("proc=" + ",".join(sorted(p for p in os.listdir("/proc") if p.isdigit())))
+        pids = sorted(p for p in os.listdir("/proc") if p.isdigit())  # noqa: PTH208
+        write("proc=" + ",".join(pids))
     elif name == "env":
         write(f"env={os.environ.get(value)}")
     elif name == "run":

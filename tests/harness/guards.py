@@ -75,7 +75,7 @@ class Sidecar:
 
     def __init__(self, site: "Site", enforcement: str, idle_exit_ms: int) -> None:
         self.site = site
-        command = [site.python, str(DRIVER), str(site.run_dir), enforcement, str(idle_exit_ms)]
+        command = [*site.before, site.python, str(DRIVER), str(site.run_dir), enforcement, str(idle_exit_ms)]
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -128,7 +128,7 @@ class Sidecar:
         command = [self.site.python, "-I", "-S", str(SERVER), str(self.site.witness), *verbs]
         order: dict[str, object] = {
             "run": run,
-            "argv": argv or command,
+            "argv": command if argv is None else argv,
             "cwd": "/",
             "env": {"PATH": "/usr/bin:/bin"},
             "role": "active",
@@ -172,6 +172,7 @@ class Site:
     enforcement: str
     uid: int | None
     python: str
+    before: tuple[str, ...] = ()
     sidecars: list[Sidecar] = field(default_factory=list)
     trees: list[Tree] = field(default_factory=list)
 

@@ -8,6 +8,7 @@ Not covered: enforcement ``process`` with the keeper *and* the guard stopped for
 stops them again; hosts that refuse namespaces (that is tried in a container by the system tests).
 """
 
+import os
 import signal
 from collections.abc import Iterator
 
@@ -16,7 +17,7 @@ import pytest
 from sidecar.guard import record
 from tests.harness import guards
 from tests.harness.guards import Site, now_ms
-from tests.harness.process import wait_until
+from tests.harness.process import unavailable, wait_until
 
 MODES = {
     "kernel-root": ("kernel", False),
@@ -263,6 +264,25 @@ def test_the_last_word_on_exit_codes_is_the_first_process(site: Site) -> None:
     for run, status in (("a", 0), ("b", 5)):
         sidecar.start("say=x", f"run=exit {status}", run=run, argv=["/bin/sh", "-c", f"exit {status}"])
         assert sidecar.wait("Exited", run=run)["status"] == status
+
+
+def test_the_deadline_is_on_boottime_and_on_no_other_clock(site: Site) -> None:
+    """In a time namespace in which CLOCK_BOOTTIME, and it alone, is a million seconds ahead."""
+    if site.uid is not None or os.geteuid() != 0:
+        pytest.skip("needs root in the namespace")
+    ahead_ms = 1_000_000_000
+    site.before = ("unshare", "--time", "--boottime", "1000000", "--fork", "--")
+    sidecar = site.sidecar()
+    if not sidecar.events:
+        unavailable("time namespaces")
+    for frozen in (False, True):
+        deadline = sidecar.start(*SERVER, run=str(frozen), lives_ms=LIVES_MS + ahead_ms) - ahead_ms
+        sidecar.wait("Started", run=str(frozen))
+        tree = site.processes(least=TREE)
+        if frozen:
+            site.one(site.guard_pid()).send(signal.SIGSTOP)
+        assert tree.dead(deadline - now_ms() + 50)
+        assert sidecar.wait("Exited", run=str(frozen))["at"] > deadline + ahead_ms - 400
 
 
 def _keeper(site: Site) -> int:

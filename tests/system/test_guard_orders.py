@@ -1,0 +1,561 @@
+"""What the guard's socket allows, refuses and reports, and that nothing blocks.
+
+Method: real guards; well-formed orders through a driver process, malformed ones by hand. The server
+of the malformed cases must live on, with the same pid, under the same deadline.
+
+Not covered: who dies when; see test_guard.py.
+"""
+
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sidecar.clock import BootClock
+from sidecar.core.units import Instant
+from sidecar.errors import GuardError
+from sidecar.guard import proof, record, wire
+from sidecar.guard.output import LIMIT_BYTES, Output
+from sidecar.guard.terms import Terms
+from tests.harness import guards
+from tests.harness.guards import NOBODY, Site, now_ms
+from tests.harness.process import unavailable, wait_until
+
+AS_ROOT = os.geteuid() == 0
+
+
+@pytest.fixture(params=["kernel", "process"])
+def site(request: pytest.FixtureRequest) -> Iterator[Site]:
+    with guards.site(request.param, unprivileged=not AS_ROOT) as one:
+        yield one
+
+
+@pytest.fixture
+def kernel_site() -> Iterator[Site]:
+    with guards.site("kernel", unprivileged=not AS_ROOT) as one:
+        yield one
+
+
+# Starting.
+
+
+@pytest.mark.parametrize(
+    ("order", "reason"),
+    [
+        ({"argv": ["/nonexistent/launcher"]}, "No such file"),
+        ({"argv": ["nonexistent-launcher"]}, "No such file"),
+        ({"argv": ["/etc/passwd"]}, "Permission denied"),
+        ({"cwd": "/nonexistent"}, "cwd '/nonexistent': No such file"),
+        ({"user": "no-such-user"}, "user 'no-such-user': unknown"),
+        ({"stop_signal": 0}, "stop_signal"),
+        ({"kill_margin_ms": -1}, "kill_margin_ms"),
+        ({"argv": []}, "argv"),
+        ({"env": {"A=B": "c"}}, "env"),
+    ],
+    ids=str,
+)
+def test_a_start_that_fails_says_why(site: Site, order: dict[str, object], reason: str) -> None:
+    sidecar = site.sidecar()
+    sidecar.start(**order)  # type: ignore[arg-type]
+
+    assert reason in sidecar.wait("StartFailed", run="r1")["reason"]
+    assert sidecar.count("Started", "Exited") == 0
+    sidecar.start("polite", run="r2")
+    sidecar.wait("Started", run="r2")
+
+
+def test_only_root_may_start_as_somebody_else() -> None:
+    with guards.site("kernel", unprivileged=True) as site:
+        sidecar = site.sidecar()
+        sidecar.start(user="root")
+        assert "user 'root': only root" in sidecar.wait("StartFailed")["reason"]
+
+
+def test_the_server_alone_becomes_the_other_user(site: Site) -> None:
+    if not AS_ROOT:
+        unavailable("needs root")
+    site.folder.chmod(0o777)
+    sidecar = site.sidecar()
+    deadline = sidecar.start("whoami", "deaf", "daemon", user="nobody", lives_ms=1200)
+    sidecar.wait("Started")
+    site.beating("root", "daemon")
+    tree = site.processes(least=3)
+    guard = site.one(site.guard_pid())
+
+    guard.send(signal.SIGSTOP)  # PDEATHSIG must have survived
+
+    assert tree.dead(deadline - now_ms() + 50)
+    (who,) = {word for word, _ in site.lives() if word.startswith("uid=")}
+    assert who.startswith(f"uid={NOBODY}/{NOBODY}/")
+    assert "0" not in who.partition("[")[2].strip("]").split(", ")
+
+
+def test_a_late_start_is_refused(site: Site) -> None:
+    sidecar = site.sidecar()
+    sidecar.start(lives_ms=199)  # its kill is due: deadline - 200 ms
+
+    assert "too late" in sidecar.wait("StartFailed")["reason"]
+    assert not site.witness.exists()
+
+
+def test_a_start_read_too_late_starts_nothing(site: Site) -> None:
+    sidecar = site.sidecar()
+    guard = site.one(site.guard_pid())
+    guard.send(signal.SIGSTOP)
+    deadline = sidecar.start(lives_ms=400)
+    wait_until(lambda: now_ms() > deadline, "the deadline")
+    guard.send(signal.SIGCONT)
+
+    assert "too late" in sidecar.wait("StartFailed")["reason"]
+    assert not site.witness.exists()
+
+
+def test_a_second_run_is_refused_while_one_is_on(site: Site) -> None:
+    sidecar = site.sidecar()
+    sidecar.start("deaf")
+    sidecar.wait("Started")
+    sidecar.start(run="r2")
+    assert "not over" in sidecar.wait("GuardError")["reason"]
+
+
+def test_the_server_sees_a_proc_of_its_own(kernel_site: Site) -> None:
+    sidecar = kernel_site.sidecar()
+    sidecar.start("ps", "env=SIDECAR_TEST", env={"SIDECAR_TEST": "mine"})
+    sidecar.wait("Started")
+    kernel_site.beating("root")
+    words = [word for word, _ in kernel_site.lives()]
+    assert words[:3] == ["pid=2", "proc=1,2", "env=mine"]
+    assert Path("/proc/self").readlink() == Path(str(os.getpid())), "our own /proc must stay"
+
+
+# The deadline.
+
+
+def test_an_extension_keeps_it_alive_and_never_shortens(site: Site) -> None:
+    sidecar = site.sidecar()
+    deadline = sidecar.start("deaf", lives_ms=1000)
+    sidecar.wait("Started")
+    sidecar.order("extend", run="r1", deadline_at=deadline + 800)
+    sidecar.order("extend", run="r1", deadline_at=deadline - 800)
+
+    exited = sidecar.wait("Exited", killed_by="deadline")
+
+    assert deadline < exited["at"] < deadline + 800
+    assert site.last_life() > deadline
+
+
+def test_an_extension_read_too_late_is_refused(site: Site) -> None:
+    sidecar = site.sidecar()
+    deadline = sidecar.start("deaf", lives_ms=1000, kill_margin_ms=800)
+    sidecar.wait("Started")
+    guard = site.one(site.guard_pid())
+    guard.send(signal.SIGSTOP)
+    wait_until(lambda: now_ms() > deadline - 800, "the instant of the kill")
+    sidecar.order("extend", run="r1", deadline_at=deadline + 60_000)
+    guard.send(signal.SIGCONT)
+
+    exited = sidecar.wait("Exited")
+
+    assert exited["killed_by"] in ("deadline", "guard")  # a slow machine lets the kernel do it
+    assert exited["at"] < deadline
+    assert site.last_life() < deadline
+
+
+def test_orders_for_another_run_are_refused(site: Site) -> None:
+    sidecar = site.sidecar()
+    sidecar.start("deaf")
+    sidecar.wait("Started")
+    for order in ("kill", "stop", "extend", "note"):
+        instant = {"stop": "kill_at", "extend": "deadline_at"}.get(order)
+        more = {instant: now_ms() + 1} if instant else {"note": 1} if order == "note" else {}
+        sidecar.order(order, run="r0", **more)
+        assert "r0" in sidecar.wait("OrderRefused", order=order, run="r0")["reason"]
+    site.beating("root")
+    assert len(site.processes(least=2).alive()) == 2
+
+
+def test_a_repeated_stop_only_brings_the_kill_forward(site: Site) -> None:
+    sidecar = site.sidecar()
+    sidecar.start("deaf", lives_ms=60_000)
+    sidecar.wait("Started")
+    site.beating("root")
+    now = now_ms()
+    for kill_at in (now + 30_000, now + 300, now + 20_000):
+        sidecar.order("stop", run="r1", kill_at=kill_at)
+    assert sidecar.wait("Exited", killed_by="order")["at"] < now + 5000
+
+
+@pytest.mark.parametrize("command", ["echo asked > {}.asked; kill -TERM {{}}", "exit 1", "nonexistent"])
+def test_a_stop_command_that_fails_is_followed_by_the_signal(site: Site, command: str) -> None:
+    sidecar = site.sidecar()
+    words = ["/bin/sh", "-c", command.format(site.witness)]
+    sidecar.start("polite=0", lives_ms=60_000, stop_command=words if " " in command else [command])
+    sidecar.wait("Started")
+    site.beating("root")
+    sidecar.order("stop", run="r1", kill_at=now_ms() + 30_000)
+
+    assert sidecar.wait("Exited")["status"] == 0
+    assert site.said("term")
+    assert Path(f"{site.witness}.asked").exists() == command.startswith("echo")
+
+
+# Clients.
+
+
+def test_notes_and_the_end_are_kept_for_the_next_client(site: Site) -> None:
+    old = site.sidecar()
+    deadline = old.start("polite", note="first")
+    old.wait("Started")
+    old.order("note", run="r1", note={"second": 2})
+    old.order("extend", run="r1", deadline_at=deadline + 1, note={"third": 3})
+    old.leave()
+    new = site.sidecar()
+    assert new.wait("attached")["adopted"]["note"] == {"third": 3}
+    new.kill()
+    tree = site.processes(least=2)
+    tree.send(signal.SIGKILL)
+    assert tree.dead(5000)
+
+    third = site.sidecar()
+    assert third.wait("attached")["adopted"] is None
+    third.wait("Exited", run="r1", killed_by=None)
+    third.leave()
+    fourth = site.sidecar()
+    fourth.start("polite", run="r2")
+    fourth.wait("Started")
+    assert fourth.count("Exited") == 0, "acknowledged, and told again"
+
+
+def test_a_new_client_takes_over(site: Site) -> None:
+    old = site.sidecar()
+    old.start("polite")
+    pid = old.wait("Started")["server_pid"]
+    site.beating("root")
+    new = site.sidecar()
+    assert new.wait("attached")["adopted"]["server_pid"] == pid
+    old.wait("GuardLost")
+    new.order("stop", run="r1", kill_at=now_ms() + 30_000)
+    new.wait("Exited", status=0)
+    old.wait("Exited")
+
+
+def test_a_guard_that_does_not_answer_is_replaced(site: Site) -> None:
+    old = site.sidecar()
+    old.start("deaf", lives_ms=60_000)
+    old.wait("Started")
+    tree = site.processes(least=2)
+    old.kill()
+    site.one(site.guard_pid()).send(signal.SIGSTOP)
+
+    new = site.sidecar()
+
+    assert new.wait("attached")["adopted"] is None
+    assert tree.dead()
+
+
+def test_orders_to_a_stopped_guard_do_not_block(site: Site) -> None:
+    sidecar = site.sidecar()
+    deadline = sidecar.start("deaf", lives_ms=20_000)
+    sidecar.wait("Started")
+    guard = site.one(site.guard_pid())
+    guard.send(signal.SIGSTOP)
+    times = 5000  # far more than a socket takes
+
+    sidecar.order("extend_often", run="r1", deadline_at=deadline, times=times)
+
+    assert sidecar.wait("extended")["took_s"] < 5
+    guard.send(signal.SIGCONT)
+    sidecar.leave()
+    adopted = site.sidecar().wait("attached")["adopted"]
+    assert adopted["deadline_at"] <= deadline + times
+
+
+def test_the_newest_extension_survives_a_full_socket(site: Site) -> None:
+    sidecar = site.sidecar()
+    deadline = sidecar.start("deaf", lives_ms=20_000)
+    sidecar.wait("Started")
+    guard = site.one(site.guard_pid())
+    guard.send(signal.SIGSTOP)
+    sidecar.order("extend_often", run="r1", deadline_at=deadline, times=5000)
+    sidecar.wait("extended")
+    sidecar.order("note", run="r1", note="last")
+    guard.send(signal.SIGCONT)
+    sidecar.order("kill", run="r0")
+    sidecar.wait("OrderRefused", run="r0")
+
+    adopted = site.sidecar().wait("attached")["adopted"]
+
+    assert adopted["deadline_at"] == deadline + 4999
+    assert adopted["note"] == "last"
+
+
+def test_an_idle_guard_leaves(site: Site) -> None:
+    sidecar = site.sidecar(idle_exit_ms=100)
+    guard = site.one(site.guard_pid())
+    sidecar.start("polite")
+    sidecar.wait("Started")
+    sidecar.order("stop", run="r1", kill_at=now_ms() + 30_000)
+    sidecar.wait("Exited")
+    sidecar.kill()
+    assert guard.dead(5000)
+    assert not (site.run_dir / wire.SOCKET_NAME).exists()
+    assert not (site.run_dir / record.NAME).exists()
+
+
+def test_a_guard_told_to_leave_waits_for_its_server(site: Site) -> None:
+    sidecar = site.sidecar()
+    sidecar.start("polite")
+    sidecar.wait("Started")
+    site.beating("root")
+    guard = site.one(site.guard_pid())
+    guard.send(signal.SIGTERM)  # as systemd does
+    sidecar.order("note", run="r0", note=1)
+    sidecar.wait("OrderRefused")  # it has lived on for at least this long
+    sidecar.order("stop", run="r1", kill_at=now_ms() + 30_000)
+    sidecar.wait("Exited", status=0)
+    assert guard.dead(5000)
+
+
+def test_the_enforcement_asked_for_replaces_an_idle_guard(kernel_site: Site) -> None:
+    first = kernel_site.sidecar("process")
+    assert first.wait("attached")["enforcement"] == "process"
+    assert kernel_site.sidecar("kernel").wait("attached")["enforcement"] == "kernel"
+    assert kernel_site.sidecar("auto").wait("attached")["enforcement"] == "kernel"
+
+
+# The socket.
+
+
+def _hello(site: Site) -> tuple[socket.socket, wire.Frame]:
+    sock = site.connect()
+    return sock, wire.decode(sock.recv(wire.FRAME_MAX))
+
+
+def test_the_socket_is_for_its_owner(site: Site) -> None:
+    site.sidecar()
+    path = site.run_dir / wire.SOCKET_NAME
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(site.run_dir.stat().st_mode) == 0o700
+
+
+def test_another_user_is_not_heard(site: Site) -> None:
+    if not AS_ROOT:
+        unavailable("needs root")
+    sidecar = site.sidecar()
+    sidecar.start("deaf")
+    sidecar.wait("Started")
+    site.run_dir.chmod(0o755)
+    (site.run_dir / wire.SOCKET_NAME).chmod(0o666)
+    script = (
+        "import socket, sys; s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)\n"
+        "s.settimeout(5); s.connect(sys.argv[1])\n"
+        "try: s.send(sys.argv[2].encode()); print(s.recv(4096))\n"
+        "except OSError: print(b'')\n"
+    )
+    order = json.dumps({"order": "control", "seq": 1, "protocol": 1})
+    command = [site.python, "-c", script, str(site.run_dir / wire.SOCKET_NAME), order]
+    done = subprocess.run(command, user=NOBODY, capture_output=True, text=True, check=True, cwd="/")
+
+    assert done.stdout.strip() == "b''"
+    sidecar.order("note", run="r0", note=1)
+    sidecar.wait("OrderRefused")  # the sidecar is still in control
+
+
+CONTROL = {"order": "control", "seq": 1, "protocol": 1}
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [b"garbage"],
+        [b"[]"],
+        [b"\xff\xfe"],
+        [b"[" * 100_000],
+        [b"x" * (wire.FRAME_MAX + 1)],
+        [json.dumps({**CONTROL, "protocol": 2}).encode()],
+        [json.dumps({**CONTROL, "protocol": "1"}).encode()],
+        [json.dumps({"order": "control"}).encode()],
+        [json.dumps({"order": "kill", "seq": 1, "run": "r1"}).encode()],
+        [json.dumps({"order": "shutdown", "seq": True}).encode()],
+    ],
+    ids=lambda messages: messages[0][:40].decode(errors="replace"),
+)
+def test_what_is_no_order_ends_the_connection_and_nothing_else(
+    kernel_site: Site, messages: list[bytes]
+) -> None:
+    site = kernel_site
+    sidecar = site.sidecar()
+    deadline = sidecar.start("polite")
+    pid = sidecar.wait("Started")["server_pid"]
+    sock, hello = _hello(site)
+    with sock:
+        for message in messages:
+            sock.send(message)
+        error = wire.decode(sock.recv(wire.FRAME_MAX))
+        assert error["type"] == "error"
+        assert sock.recv(wire.FRAME_MAX) == b""
+    assert hello["protocol"] == wire.PROTOCOL
+    sock, after = _hello(site)
+    sock.close()
+    run = after["run"]
+    assert isinstance(run, dict)
+    assert (run["server_pid"], run["deadline_ms"]) == (pid, deadline)
+    sidecar.order("stop", run="r1", kill_at=now_ms() + 30_000)  # and it is still in control
+    sidecar.wait("Exited", run="r1")
+
+
+def test_garbage_from_the_client_in_control_leaves_the_server_alone(kernel_site: Site) -> None:
+    site = kernel_site
+    sidecar = site.sidecar()
+    sidecar.start("polite")
+    pid = sidecar.wait("Started")["server_pid"]
+    sidecar.kill()
+    sock, _ = _hello(site)
+    with sock:
+        sock.send(json.dumps(CONTROL).encode())
+        assert wire.decode(sock.recv(wire.FRAME_MAX))["type"] == "state"
+        sock.send(b"garbage")
+        assert wire.decode(sock.recv(wire.FRAME_MAX))["type"] == "error"
+    assert site.sidecar().wait("attached")["adopted"]["server_pid"] == pid
+
+
+def test_visitors_disturb_nobody_and_are_limited(kernel_site: Site) -> None:
+    site = kernel_site
+    sidecar = site.sidecar()
+    sidecar.start("polite")
+    sidecar.wait("Started")
+    site.beating("root")
+    visitors = [_hello(site)[0] for _ in range(20)]
+    assert visitors[0].recv(1) == b"", "the oldest goes"
+    sidecar.order("stop", run="r1", kill_at=now_ms() + 30_000)
+    sidecar.wait("Exited", status=0)
+    assert sidecar.count("GuardLost") == 0
+    for visitor in visitors:
+        visitor.close()
+
+
+# Output.
+
+
+def test_output_comes_line_by_line_after_started(site: Site) -> None:
+    sidecar = site.sidecar()
+    argv = ["/bin/sh", "-c", "echo one; echo two >&2; printf three; exit 4"]
+    sidecar.start(argv=argv)
+    sidecar.wait("Exited", status=4)
+    said = [(e["stream"], e["line"]) for e in sidecar.events if e["event"] == "Output"]
+    assert sorted(said) == [("stderr", "two"), ("stdout", "one"), ("stdout", "three")]
+    names = [event["event"] for event in sidecar.events]
+    assert names == ["attached", "Started", "Output", "Output", "Output", "Exited"]
+
+
+@pytest.mark.parametrize("sidecar_is", ["stopped", "gone"])
+def test_output_never_blocks_the_server(site: Site, sidecar_is: str) -> None:
+    sidecar = site.sidecar()
+    go = site.folder / "go"
+    wait = f"run=while [ ! -e {go} ]; do sleep 0.01; done"
+    sidecar.start(wait, "flood=10000000", "say=after", "polite", run="r2", lives_ms=60_000)
+    sidecar.wait("Started", run="r2")
+    if sidecar_is == "stopped":
+        sidecar.freeze()
+    else:
+        sidecar.kill()
+    go.touch()
+
+    site.beating("flooded", "root")
+
+    if sidecar_is == "stopped":
+        sidecar.thaw()
+    else:
+        sidecar = site.sidecar()
+    sidecar.wait("Output", run="r2", line="after")
+
+
+def test_old_lines_are_dropped_and_counted() -> None:
+    output = Output()
+    read_fd, write_fd = os.pipe()
+    os.set_blocking(read_fd, False)
+    sent = 0
+    while sent < LIMIT_BYTES * 3 // 100:
+        for _ in range(100):
+            os.write(write_fd, f"{sent:08}".encode() + b"." * 91 + b"\n")
+            sent += 1
+        output.read(read_fd, "r", "stdout")
+    os.write(write_fd, b"tail")
+    os.close(write_fd)
+    output.drain(read_fd, "r", "stdout")
+    os.close(read_fd)
+
+    dropped, lines = 0, []
+    while output:
+        frame = output.take()
+        assert len(wire.encode(frame)) < wire.FRAME_MAX
+        dropped += int(str(frame["dropped"]))
+        assert isinstance(frame["lines"], list)
+        lines += frame["lines"]
+
+    assert dropped + len(lines) == sent + 1
+    assert [int(line[:8]) for line in lines[:-1]] == list(range(dropped, sent))
+    assert lines[-1] == "tail"
+    assert LIMIT_BYTES // 2 < sum(map(len, lines)) <= LIMIT_BYTES
+
+
+# Proof without a guard.
+
+
+def _record(**changes: object) -> record.Record:
+    mine = record.identity(os.getpid())
+    return {**mine, "enforcement": "kernel", "run": "r", "token": "t", "deadline_ms": 0, **changes}
+
+
+@pytest.mark.parametrize(
+    ("changes", "proven"),
+    [
+        ({}, False),  # a keeper that lives: this very process
+        ({"keeper_start": 1}, True),  # somebody else has its pid
+        ({"boot_id": "another"}, True),
+        ({"keeper_pid": 2**22 - 1, "keeper_start": 1}, True),
+        ({"pid_namespace": "pid:[1]"}, True),  # another container's, and its deadline has passed
+        ({"pid_namespace": "pid:[1]", "deadline_ms": 1 << 50}, False),
+    ],
+    ids=str,
+)
+def test_what_the_record_proves(tmp_path: Path, changes: record.Record, proven: bool) -> None:
+    record.write(str(tmp_path), _record(**changes))
+    deadline = Instant(BootClock().now() + 50)
+
+    assert proof.wait_for_orphans(tmp_path, deadline) is proven
+    assert (tmp_path / record.NAME).exists() is not proven
+
+
+def test_no_record_means_that_nothing_runs(tmp_path: Path) -> None:
+    assert proof.wait_for_orphans(tmp_path, Instant(0))
+
+
+def test_a_record_that_cannot_be_read_proves_nothing(tmp_path: Path) -> None:
+    (tmp_path / record.NAME).write_text("{}")
+    with pytest.raises(GuardError, match=record.NAME):
+        proof.wait_for_orphans(tmp_path, Instant(0))
+
+
+# Arithmetic.
+
+
+def test_the_instants_of_a_run() -> None:
+    terms = Terms(deadline_ms=10_000, kill_margin_ms=1001)
+    assert (terms.kill_ms, terms.kernel_ms) == (8999, 9499)
+    assert not terms.too_late(8998)
+    assert terms.too_late(8999)
+    terms.extend(9000)
+    assert terms.deadline_ms == 10_000
+    terms.stop(9500)
+    assert (terms.kill_ms, terms.reason()) == (8999, "deadline")
+    terms.extend(20_000)
+    assert (terms.kill_ms, terms.kernel_ms, terms.reason()) == (9500, 19_499, "order")
+    terms.stop(15_000)
+    assert terms.kill_ms == 9500
