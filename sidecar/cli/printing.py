@@ -1,0 +1,104 @@
+"""What commands print: tables of at most the terminal's width, JSON, YAML, and lines for people.
+
+Text that came from the backend was written by others: whatever is not printable is taken out of it
+before it gets to a terminal.
+"""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+
+import click
+
+WIDTH = 80
+CELL_MAX = 24
+"""A name longer than this is cut in a table, so that the last column keeps some room; JSON has all of it."""
+
+
+def say(text: str) -> None:
+    """Tell the user how it goes, on stderr. Nobody listening is no reason to stop what is under way."""
+    with suppress(BrokenPipeError):
+        click.echo(printable(text), err=True)
+
+
+def conclude(text: str) -> None:
+    """Write a result on stdout. Its reader having gone does not change what was done."""
+    from sidecar.cli.program import drop_stdout
+
+    try:
+        click.echo(printable(text))
+    except BrokenPipeError:
+        drop_stdout()
+
+
+def document(value: object, output: str, *, compact: bool = False) -> None:
+    """Write *value* as JSON or YAML."""
+    if output == "yaml":
+        import yaml
+
+        click.echo(yaml.safe_dump(value, sort_keys=False, allow_unicode=True), nl=False)
+        return
+    import json
+
+    click.echo(json.dumps(value, indent=None if compact else 2, ensure_ascii=False))
+
+
+def paint(text: str, colour: str | None) -> str:
+    """Colour *text*; `click.echo` takes the colour out where there is no terminal."""
+    return click.style(text, fg=colour) if colour and not os.environ.get("NO_COLOR") else text
+
+
+def printable(text: str) -> str:
+    """Return *text* without control characters."""
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def width() -> int:
+    """Return how wide a table may be: the terminal, or 80 where there is none."""
+    import shutil
+
+    return max(40, shutil.get_terminal_size((WIDTH, 24)).columns) if sys.stdout.isatty() else WIDTH
+
+
+def table(
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    width: int = WIDTH,
+    colours: Mapping[str, str] | None = None,
+) -> str:
+    """Return *rows* in columns; the last one takes what is left and wraps. Right-aligned: heads with ``>``."""
+    import textwrap
+
+    right = [name.startswith(">") for name in head]
+    lines = [[name.removeprefix(">") for name in head]]
+    lines += [[_cell(cell) for cell in row[:-1]] + [printable(row[-1])] for row in rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(head) - 1)]
+    left = sum(widths) + 2 * len(widths)
+    text: list[str] = []
+    for line in lines:
+        cells = [
+            paint(cell.rjust(size) if at_right else cell.ljust(size), (colours or {}).get(cell))
+            for cell, size, at_right in zip(line[:-1], widths, right, strict=False)
+        ]
+        last = textwrap.wrap(line[-1], max(12, width - left)) or [""]
+        text.append("  ".join([*cells, last[0]]).rstrip())
+        text += [" " * left + more for more in last[1:]]
+    return "\n".join(text)
+
+
+def _cell(text: str) -> str:
+    text = printable(text).replace("\n", " ")
+    return text if len(text) <= CELL_MAX else text[: CELL_MAX - 1] + "…"
+
+
+def seconds(value: object) -> str:
+    """Return a number of seconds for a table."""
+    if not isinstance(value, int | float):
+        return "-"
+    if value < 100:
+        return f"{value:.1f}s"
+    if value < 7200:
+        return f"{value / 60:.0f}m"
+    return f"{value / 3600:.0f}h" if value < 172_800 else f"{value / 86_400:.0f}d"

@@ -1,0 +1,141 @@
+"""Where an operation finds the cluster, and how it looks at it: within bounded time, through outages."""
+
+import os
+import pwd
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+from sidecar.clock import Clock
+from sidecar.core.model import View
+from sidecar.core.units import Instant
+from sidecar.errors import BackendError
+from sidecar.ports import Backend
+
+READ_WITHIN_MS = 5_000
+"""Total time for the first look. More keeps a script waiting for a store that is down."""
+RETRY_WITHIN_MS = 2_000
+"""How long a refusal that comes at once is tried again: the election of a store's leader takes 1 s."""
+LOOK_MS = 1_000
+"""Length of one wait for news: how soon an interruption is noticed."""
+CHECK_AFTER_MS = 3_000
+"""After so long without news the store is asked whether it is still there."""
+PAUSE_MS = 200
+"""Between a failed call and the next."""
+
+
+def operator() -> str:
+    """Return who gives this command, as ``user@host``, for the records."""
+    try:
+        user = pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        user = str(os.geteuid())
+    return f"{user}@{socket.gethostname()}"
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """An open backend and what an operation has to know besides. Closes the backend at the end of ``with``."""
+
+    backend: Backend
+    clock: Clock
+    cluster: str
+    store: str  # the backend's name, for people
+    node: str  # this machine's node; it need not run
+    ttl_ms: int  # as configured here: used where the lock does not tell its own
+    by: str = field(default_factory=operator)
+    halted: Callable[[], bool] = lambda: False  # has the user had enough?
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.backend.close()
+
+    def after(self, ms: int) -> Instant:
+        """Return the instant *ms* from now."""
+        return Instant(self.clock.now() + ms)
+
+    def read(self) -> View:
+        """Return the cluster as it is now.
+
+        Raises:
+            BackendError: It could not be read within `READ_WITHIN_MS`.
+        """
+        until, again_until = self.after(READ_WITHIN_MS), self.after(RETRY_WITHIN_MS)
+        while True:
+            try:
+                return self.backend.read(deadline=until)
+            except BackendError as error:
+                if not error.retry or self.halted() or self.clock.now() >= again_until:
+                    raise
+            pause(PAUSE_MS)
+
+
+def pause(ms: int) -> None:
+    """Let *ms* pass."""
+    threading.Event().wait(ms / 1000)
+
+
+class Follower:
+    """The newest view of a cluster. An outage of the store is ridden out and told by ``trouble``."""
+
+    def __init__(self, desk: Desk, view: View) -> None:
+        self.view = view
+        self.trouble: BackendError | None = None
+        self._desk = desk
+        self._heard_at = desk.clock.now()
+
+    def newer(self, until: Instant) -> bool:
+        """Wait for a newer view; False at *until*, when the user has had enough, or at a new ``trouble``."""
+        while not self._desk.halted() and self._desk.clock.now() < until:
+            before = self.trouble
+            if self._look(until):
+                return True
+            if self.trouble is not None and before is None:
+                return False
+        return False
+
+    def refresh(self, until: Instant) -> None:
+        """Read what the store holds now, trying until *until*.
+
+        Raises:
+            BackendError: It could not be read in time, or the user has had enough.
+        """
+        while True:
+            try:
+                self.view = self._desk.backend.read(deadline=until)
+            except BackendError as error:
+                self.trouble = error
+                if not error.retry or self._desk.halted() or self._desk.clock.now() >= until:
+                    raise
+                pause(PAUSE_MS)
+            else:
+                self._heard()
+                return
+
+    def _look(self, until: Instant) -> bool:
+        revision = self.view.revision
+        try:
+            if self.trouble is not None or self._desk.clock.now() >= self._heard_at + CHECK_AFTER_MS:
+                self.view = self._desk.backend.read(deadline=self._desk.after(2 * LOOK_MS))
+                self._heard()
+            else:
+                deadline = min(until, self._desk.after(LOOK_MS))
+                found = self._desk.backend.await_change(revision, deadline=deadline)
+                if found is not None:
+                    self.view = found
+                    self._heard()
+        except BackendError as error:
+            self.trouble = error
+            pause(PAUSE_MS)
+        return self.view.revision != revision
+
+    def _heard(self) -> None:
+        self.trouble = None
+        self._heard_at = self._desk.clock.now()

@@ -1,0 +1,147 @@
+"""What ``status`` and ``GET /status`` say: plain values in the order and with the names of SPEC.md.
+
+Seconds since a node was last seen compare that node's wall clock with ours. They are for people; nothing is
+decided by them, and clocks that disagree make them wrong. They are never below 0.
+"""
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+
+from sidecar.core.model import FINISHED, HistoryEntry, NodeRecord, Request, View
+from sidecar.operate.words import until_free, who_broke
+
+Document = dict[str, object]
+
+
+def status(view: View, *, cluster: str, backend: str, now_unix_ms: int) -> Document:
+    """Return the document of ``status -o json``."""
+    return {
+        "cluster": cluster,
+        "backend": backend,
+        "paused": view.settings.paused,
+        "active": view.holder.node if view.holder is not None else None,
+        "epoch": view.epoch.epoch,
+        "pending": _pending(view.request, now_unix_ms),
+        "nodes": [_node(r, now_unix_ms) for r in sorted(view.nodes, key=lambda record: record.node)],
+        "paused_nodes": sorted(view.settings.paused_nodes),
+        "notices": notices(view),
+    }
+
+
+def notices(view: View) -> list[str]:
+    """Return what an operator should know at a glance, one sentence each."""
+    found = [f"the key {key} holds nothing this sidecar can read" for key in view.unreadable]
+    settings = view.settings
+    if settings.paused:
+        found.append(f"paused{_since(settings.by, settings.at_unix_ms)}: no automatic starts, stops, takeovers")
+    elif settings.paused_nodes:
+        found.append(f"paused: {', '.join(sorted(settings.paused_nodes))}")
+    found += _nobody(view)
+    holder = view.holder
+    if holder is not None and view.node(holder.node) is None:
+        found.append(f"{holder.node} holds the lock at epoch {holder.epoch} but shows no sign of life")
+    found += [
+        f"{record.node} says it is active but does not hold the lock: its server ends by its deadline"
+        for record in view.nodes
+        if record.role == "active" and (holder is None or holder.node != record.node)
+    ]
+    return found
+
+
+def _nobody(view: View) -> list[str]:
+    if view.holder is not None:
+        return []
+    if view.lock_unreadable:
+        return ["nobody can become active until the lock can be read; `sidecar failover` replaces it"]
+    if view.lock is not None and view.lock.state == "broken":
+        return [f"nobody is active: {who_broke(view.lock)}; it is free again {until_free(view.lock)}"]
+    behind = [record for record in view.nodes if record.mark > view.epoch.epoch]
+    if behind:
+        mark = max(record.mark for record in behind)
+        return [
+            f"nobody is active: the store's epoch {view.epoch.epoch} is behind {mark}, seen by "
+            f"{', '.join(record.node for record in behind)}: it was wiped or restored; "
+            "see `sidecar failover --raise-epoch`"
+        ]
+    if not view.nodes:
+        return ["nobody is active and no node is there: is `sidecar run` running?"]
+    if view.settings.paused:
+        return ["nobody is active, and nobody takes over while paused"]
+    if not any(record.available for record in view.nodes):
+        return ["nobody is active, and no node is able to take over"]
+    return ["nobody is active"]
+
+
+def _since(by: str | None, at_unix_ms: int | None) -> str:
+    return (f" by {by}" if by else "") + (f" since {local_time(at_unix_ms)}" if at_unix_ms else "")
+
+
+def local_time(unix_ms: int) -> str:
+    """Return an instant in local time, for people."""
+    try:
+        return datetime.fromtimestamp(unix_ms / 1000).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    except (ValueError, OverflowError, OSError):
+        return "?"
+
+
+def utc_time(unix_ms: int) -> str | None:
+    """Return an instant in ISO 8601, for programs; None for what is none."""
+    try:
+        text = datetime.fromtimestamp(unix_ms / 1000, UTC).isoformat(timespec="milliseconds")
+    except (ValueError, OverflowError, OSError):
+        return None
+    return text.replace("+00:00", "Z")
+
+
+def _pending(request: Request | None, now_unix_ms: int) -> Document | None:
+    if request is None or request.state in FINISHED:
+        return None
+    return {
+        "id": request.id,
+        "kind": request.kind,
+        "state": request.state,
+        "from": request.source,
+        "to": request.to,
+        "epoch": request.epoch,
+        "by": request.by,
+        "age_s": _s(max(0, now_unix_ms - request.asked_at_unix_ms)),
+    }
+
+
+def _node(record: NodeRecord, now_unix_ms: int) -> Document:
+    last_seen_ms = max(0, now_unix_ms - record.seen_at_unix_ms)
+    left_ms = None if record.lease_left_ms is None else max(0, record.lease_left_ms - last_seen_ms)
+    return {
+        "node": record.node,
+        "role": record.role,
+        "state": record.state,
+        "message": record.message,
+        "epoch": record.epoch,
+        "lease_remaining_s": _s(left_ms),
+        "enforcement": record.enforcement,
+        "priority": record.priority,
+        "eligible": record.eligible,
+        "available": record.available,
+        "last_seen_s": _s(last_seen_ms),
+        "version": record.version,
+        "server": None if record.server is None else asdict(record.server),
+        "api": record.api,
+    }
+
+
+def history_entry(entry: HistoryEntry) -> Document:
+    """Return one change of active as ``history -o json`` shows it."""
+    return {
+        "at": utc_time(entry.at_unix_ms),
+        "epoch": entry.epoch,
+        "from": entry.previous,
+        "to": entry.node,
+        "cause": entry.cause,
+        "detect_s": _s(entry.detect_ms),
+        "lock_s": _s(entry.lock_ms),
+        "start_s": _s(entry.start_ms),
+    }
+
+
+def _s(ms: int | None) -> float | None:
+    return None if ms is None else ms / 1000

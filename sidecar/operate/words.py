@@ -1,0 +1,75 @@
+"""Sentences about a view that several operations need: who is there, and what stands in the way."""
+
+from sidecar.core.model import LockRecord, NodeRecord, Request, View
+
+
+def span(ms: int) -> str:
+    """Return a duration for people."""
+    return f"{ms / 1000:.1f} s" if ms < 100_000 else f"{ms / 60_000:.0f} min"
+
+
+def names(view: View) -> str:
+    """Return the nodes that are there."""
+    return ", ".join(sorted(record.node for record in view.nodes)) or "none"
+
+
+def who_broke(lock: LockRecord) -> str:
+    """Say whose lock was taken by whom."""
+    whose = f"the lock of {lock.node}" if lock.node and lock.instance else "the lock"
+    return f"{whose} was broken" + (f" by {lock.by}" if lock.by else "")
+
+
+def until_free(lock: LockRecord) -> str:
+    """Say how long a broken lock stands."""
+    return f"at most {span(lock.ttl_ms)} after that, sooner if the old node proves its server dead"
+
+
+def describe(request: Request) -> str:
+    """Say which request this is."""
+    to = f" to {request.to}" if request.to else ""
+    whose = f" of {request.source}" if request.kind == "restart" and request.source else ""
+    return f"{request.kind}{whose}{to} (id {request.id[:8]}, by {request.by}, {request.state})"
+
+
+def nobody_active(view: View) -> str | None:
+    """Return why there is no active to ask, and what would help; None when there is one."""
+    if view.holder is not None:
+        return None
+    if view.lock_unreadable:
+        return "the lock cannot be read, so nobody can be asked; `sidecar failover` replaces it"
+    if view.lock is not None and view.lock.state == "broken":
+        return f"nobody is active: {who_broke(view.lock)}; it is free again {until_free(view.lock)}"
+    return "nobody is active; `sidecar status` shows why no node takes over"
+
+
+def paused(view: View, *nodes: str) -> str | None:
+    """Return that the cluster, or one of *nodes*, is in maintenance, and what would help; else None."""
+    settings = view.settings
+    if "settings" in view.unreadable:
+        return "the key settings cannot be read, so it is unknown whether the cluster is paused; restore or delete it"
+    if settings.paused:
+        return "the cluster is paused" + (f" by {settings.by}" if settings.by else "") + "; `sidecar resume` first"
+    held = [node for node in nodes if node in settings.paused_nodes]
+    return f"{held[0]} is paused; `sidecar resume --node {held[0]}` first" if held else None
+
+
+def unfit(view: View, to: str | None, active: str | None) -> str | None:
+    """Return why no node, or not *to*, can take over from *active*, and what would help; else None."""
+    if to is None:
+        others = [record for record in view.nodes if record.node != active]
+        if any(record.available for record in others):
+            return None
+        why = "; ".join(f"{record.node}: {_why_not(record)}" for record in others) or "there is none"
+        return f"no other node is able to take over ({why})"
+    record = view.node(to)
+    if to == active:
+        return f"{to} is active already"
+    if record is None:
+        return f"{to} is not there; there are: {names(view)}"
+    if not record.available:
+        return f"{to} is not able to take over: {_why_not(record)}"
+    return None
+
+
+def _why_not(record: NodeRecord) -> str:
+    return "it is not eligible (node_options.eligible)" if not record.eligible else record.message
