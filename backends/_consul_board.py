@@ -27,7 +27,8 @@ from backends.shared import EPOCH, LOCK, Entry, Reader
 from sidecar.core.model import EpochRecord, View
 from sidecar.core.units import NO_EPOCH, Epoch, Instant, silence_ms
 from sidecar.documents import decode
-from sidecar.errors import BadDocument
+from sidecar.errors import BadDocument, EpochBehind
+from sidecar.ports import Hold
 
 TTL_MAX_MS = 7 * 24 * 3600 * 1000  # beyond it is no TTL of ours but a mistake that would lock everybody out
 
@@ -45,10 +46,6 @@ class Lease:
     by: str | None = None
     request: str | None = None
     renewals: int = 0
-
-    def is_of(self, node: str, instance: str, epoch: Epoch | None = None) -> bool:
-        """Tell whether it was given to that node and instance (at that epoch)."""
-        return (self.node, self.instance) == (node, instance) and epoch in (None, self.epoch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +66,48 @@ class Standing:
         """Tell whether the lock can be taken by compare-and-set."""
         gone = self.lease is None or self.lease.state == "vacant" or self.lapsed
         return gone and self.lease_bad is None and self.epoch_bad is None
+
+    @property
+    def renewals(self) -> int:
+        """Return how often the lock was renewed."""
+        return self.lease.renewals if self.lease is not None else 0
+
+    def is_with(self, node: str, instance: str) -> bool:
+        """Tell whether that node and instance holds the lock, and has not been silent for its whole time."""
+        lease = self.lease
+        if lease is None or self.lapsed or lease.state != "held":
+            return False
+        return (lease.node, lease.instance) == (node, instance)
+
+    def is_of(self, hold: Hold, *, broken_too: bool = False) -> bool:
+        """Tell whether *hold* is what stands in the lock, and has not been silent for its whole time."""
+        lease = self.lease
+        if lease is None or self.lapsed or lease.state == "vacant":
+            return False
+        same = (lease.node, lease.instance, lease.epoch) == (hold.node, hold.instance, hold.epoch)
+        return same and (lease.state == "held" or broken_too)
+
+    def next_lease(self, node: str, instance: str, ttl_ms: int) -> Lease:
+        """Return what to write to take a free lock, or to go on with one's own."""
+        if self.lease is None or self.free:
+            return Lease(node, instance, Epoch(self.epoch + 1), ttl_ms)
+        return Lease(node, instance, self.lease.epoch, ttl_ms, renewals=self.renewals + 1)
+
+    def require_readable(self, floor: Epoch) -> None:
+        """Refuse an acquisition in a store that is damaged or behind.
+
+        Raises:
+            BadDocument: Lock or epoch cannot be read.
+            EpochBehind: The store is not the one this node knew.
+        """
+        bad = self.lease_bad or self.epoch_bad
+        if bad is not None:
+            raise bad
+        if self.epoch < floor:
+            raise EpochBehind(
+                f"{EPOCH}: the store is at {self.epoch} and this node has seen {floor}: "
+                "it was wiped, restored or replaced"
+            )
 
 
 class Board:

@@ -48,7 +48,6 @@ from sidecar.documents import encode
 from sidecar.errors import (
     BackendError,
     Conflict,
-    EpochBehind,
     NotHolder,
     NotSent,
     OutcomeUnknown,
@@ -96,10 +95,11 @@ class ConsulBackend:
     ) -> Grant | HeldBy:
         """Take the lock if it is free or ours; one round trip where the watch has shown it free."""
         standing = self._board.standing(self._clock.now())
-        if standing is None or not standing.free or standing.epoch < floor:
+        promising = standing is not None and (standing.free or standing.is_with(node, instance))
+        if standing is None or not promising or standing.epoch < floor:
             standing = self._look(deadline)
         while True:
-            _require_readable(standing, floor)
+            standing.require_readable(floor)
             if standing.orphan is not None:
                 # Somebody deleted the lock under its holder: wait that holder out like a broken one.
                 lost = Lease(standing.orphan, "", standing.epoch, ttl_ms, "broken", by="lock key was missing")
@@ -107,10 +107,10 @@ class ConsulBackend:
                 standing = self._look(deadline)
                 continue
             lease = standing.lease
-            if lease is not None and not standing.free and not _ours(lease, node, instance):
+            if lease is not None and not standing.free and not standing.is_with(node, instance):
                 return HeldBy(lease.node, lease.epoch)
             sent_at = self._clock.now()
-            taken = _next_lease(standing, node, instance, ttl_ms)
+            taken = standing.next_lease(node, instance, ttl_ms)
             ops = [self._put_if(LOCK, encode(taken), standing.lease_index)]
             if standing.free:
                 ops.append(self._put_if(EPOCH, encode(EpochRecord(taken.epoch, node)), standing.epoch_index))
@@ -124,11 +124,11 @@ class ConsulBackend:
     def renew(self, hold: Hold, *, deadline: Instant) -> Grant:
         """Write the lock again with a higher counter, on the index of our last writing."""
         standing = self._board.standing(self._clock.now())
-        if standing is None or not _holds(standing, hold):
+        if standing is None or not standing.is_of(hold):
             standing = self._find(hold, deadline)
         while True:
             sent_at = self._clock.now()
-            lease = Lease(hold.node, hold.instance, hold.epoch, hold.ttl_ms, renewals=_renewals(standing) + 1)
+            lease = Lease(hold.node, hold.instance, hold.epoch, hold.ttl_ms, renewals=standing.renewals + 1)
             try:
                 self._commit([self._put_if(LOCK, encode(lease), standing.lease_index)], deadline)
             except Rejected:
@@ -139,7 +139,7 @@ class ConsulBackend:
     def release(self, hold: Hold, *, cause: str, deadline: Instant) -> None:
         """Leave an empty lock, which wakes everybody who waits."""
         standing = self._board.standing(self._clock.now())
-        if standing is None or not _holds(standing, hold):
+        if standing is None or not standing.is_of(hold):
             standing = self._find(hold, deadline, broken_too=True)
         while True:
             empty = Lease(hold.node, hold.instance, hold.epoch, hold.ttl_ms, "vacant")
@@ -315,7 +315,7 @@ class ConsulBackend:
         if standing.lease_index == 0:
             # A token that lost its rights sees nothing: ask in the way that says so.
             self._client.exists(self._prefix + LOCK, deadline)
-        if not _holds(standing, hold, broken_too=broken_too):
+        if not standing.is_of(hold, broken_too=broken_too):
             raise NotHolder(f"{LOCK}: not held by {hold.node} at epoch {hold.epoch}")
         return standing
 
@@ -372,7 +372,7 @@ class ConsulBackend:
         while True:
             guard: tuple[Op, ...] = ()
             if hold is not None:
-                if standing is None or not _holds(standing, hold):
+                if standing is None or not standing.is_of(hold):
                     standing = self._find(hold, deadline)
                 guard = (Op("check-index", self._prefix + LOCK, index=standing.lease_index),)
             try:
@@ -382,44 +382,3 @@ class ConsulBackend:
                     standing = None
                     continue
                 raise Conflict(f"{self._client.address}: {rejected}") from rejected
-
-
-def _next_lease(standing: Standing, node: str, instance: str, ttl_ms: int) -> Lease:
-    """Return what to write to take a free lock, or to go on with one of ours."""
-    if standing.free:
-        return Lease(node, instance, Epoch(standing.epoch + 1), ttl_ms)
-    assert standing.lease is not None, "not free, so there is one"
-    return Lease(node, instance, standing.lease.epoch, ttl_ms, renewals=standing.lease.renewals + 1)
-
-
-def _ours(lease: Lease, node: str, instance: str) -> bool:
-    return lease.state == "held" and lease.is_of(node, instance)
-
-
-def _holds(standing: Standing, hold: Hold, *, broken_too: bool = False) -> bool:
-    """Tell whether *hold* is what stands in the lock and has not been silent for its whole time."""
-    lease = standing.lease
-    if lease is None or standing.lapsed or not lease.is_of(hold.node, hold.instance, hold.epoch):
-        return False
-    return lease.state == "held" or (broken_too and lease.state == "broken")
-
-
-def _renewals(standing: Standing) -> int:
-    return standing.lease.renewals if standing.lease is not None else 0
-
-
-def _require_readable(standing: Standing, floor: Epoch) -> None:
-    """Refuse an acquisition on a store that is damaged or behind.
-
-    Raises:
-        BadDocument: Lock or epoch cannot be read.
-        EpochBehind: The store is not the one this node knew.
-    """
-    bad = standing.lease_bad or standing.epoch_bad
-    if bad is not None:
-        raise bad
-    if standing.epoch < floor:
-        raise EpochBehind(
-            f"{EPOCH}: the store is at {standing.epoch} and this node has seen {floor}: "
-            "it was wiped, restored or replaced"
-        )
