@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from sidecar import __version__
-from sidecar.config import kinds, reader
+from sidecar.config import compound, kinds, reader
 from sidecar.config.schema import BUILT_IN, KEYS, NOT_AVAILABLE, SECTIONS
 from sidecar.errors import ConfigError, SidecarError
 
@@ -102,7 +102,7 @@ def _section(sources: Sources, prefix: str, mapping: Mapping[str, object]) -> No
 
 def _plugin(sources: Sources, path: str, value: object) -> None:
     for name in value if isinstance(value, dict) else ():
-        if kinds.is_secret(name):
+        if compound.is_secret(name):
             instead = f"give {printable(f'{path}.{name}')}_file or {_variable(path)}{name.upper()} instead"
             raise sources.problem(
                 reader.join(path, name), f"a secret cannot stand in the configuration; {instead}"
@@ -175,7 +175,7 @@ def _from_text(path: str, text: str, origin: Origin) -> object:
     if kind.shape == "map" or text.lstrip().startswith(("[", "{")):
         return _yaml(text, origin)
     items = [part.strip() for part in text.split(",")]
-    return [reader.scalar(part) for part in items] if isinstance(kind, kinds.Ports) else items
+    return [reader.scalar(part) for part in items] if isinstance(kind, compound.Ports) else items
 
 
 def _yaml(text: str, origin: Origin) -> object:

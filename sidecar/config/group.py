@@ -24,7 +24,7 @@ class Declared(NamedTuple):
 
 def key(kind: k.Kind, default: object = None, *, live: bool = False, from_file: bool = True) -> Any:
     """Declare a key of the configuration."""
-    quiet = isinstance(kind, k.Environment | k.Options)
+    quiet = kind.shape == "map"  # its values may be secrets
     return Declared(kind=kind, default=default, live=live, from_file=from_file, quiet=quiet)
 
 

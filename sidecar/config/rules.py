@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sidecar.config import kinds
+from sidecar.config import compound, kinds
 from sidecar.config.durations import render
 from sidecar.config.files import read_file, reason
 from sidecar.config.given import Sources, plugin_section
@@ -197,10 +197,10 @@ def plugin_options(sources: Sources, backend: str) -> Mapping[str, object]:
         return {}
     given = sources.found.get(backend)
     try:
-        options = dict(kinds.Options().parse(given.value if given else None))
+        options = dict(compound.Options().parse(given.value if given else None))
     except ValueError as error:
         raise sources.problem(backend, str(error)) from None
-    for name in [name for name in options if name.endswith("_file") and kinds.is_secret(name[:-5])]:
+    for name in [name for name in options if name.endswith("_file") and compound.is_secret(name[:-5])]:
         path = f"{backend}.{name}"
         try:
             file = kinds.AbsolutePath().parse(options.pop(name))

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+from sidecar.config import compound as c
 from sidecar.config import kinds as k
 from sidecar.config.group import Declared, Group, extra, key, section
 from sidecar.config.secret import Secret
@@ -95,7 +96,7 @@ class Etcd(Group):
     """How to reach etcd."""
 
     endpoints: tuple[str, ...] = key(
-        k.Urls(2379), Derived("none: must be given for backend etcd", lambda v, g: ())
+        c.Urls(2379), Derived("none: must be given for backend etcd", lambda v, g: ())
     )
     ca_file: str | None = key(k.AbsolutePath())
     cert_file: str | None = key(k.AbsolutePath())
@@ -171,10 +172,10 @@ class Ready(Group):
     """
 
     tcp: tuple[int, ...] | None = key(
-        k.Ports(), Derived("clientPort and webAppsSslPort of server.xml", _first_port_of_server), live=True
+        c.Ports(), Derived("clientPort and webAppsSslPort of server.xml", _first_port_of_server), live=True
     )
     http: ReadyHttp = section(ReadyHttp)
-    command: tuple[str, ...] | None = key(k.Argv(), live=True)
+    command: tuple[str, ...] | None = key(c.Argv(), live=True)
     every_ms: int = key(k.Duration(50), "250ms", live=True)
     timeout_ms: int = key(k.Duration(50), "1s", live=True)
 
@@ -185,9 +186,9 @@ class Alive(Group):
     ``tcp`` None means the client and web ports of server.xml (kind aggregate only).
     """
 
-    tcp: tuple[int, ...] | None = key(k.Ports(), Derived("as ready", _as_ready("tcp", ())), live=True)
+    tcp: tuple[int, ...] | None = key(c.Ports(), Derived("as ready", _as_ready("tcp", ())), live=True)
     http: AliveHttp = section(AliveHttp)
-    command: tuple[str, ...] | None = key(k.Argv(), Derived("as ready", _as_ready("command")), live=True)
+    command: tuple[str, ...] | None = key(c.Argv(), Derived("as ready", _as_ready("command")), live=True)
     every_ms: int = key(k.Duration(50), "2s", live=True)
     timeout_ms: int = key(k.Duration(50), "1s", live=True)
     failures: int = key(k.Integer(1, 1000), 3, live=True)
@@ -215,7 +216,7 @@ class Server(Group):
     kind: str = key(k.Choice(("aggregate", "command")), "aggregate")
     home: str = key(k.AbsolutePath(), "/opt/aggregate")
     command: tuple[str, ...] = key(
-        k.Argv(),
+        c.Argv(),
         Derived("ag_server_console in server.home", lambda v, g: (f"{v['server.home']}/ag_server_console",)),
     )
     config_file: str = key(k.Text(), "server.xml")
@@ -227,11 +228,11 @@ class Server(Group):
         ),
     )
     user: str | None = key(k.Text())
-    environment: Mapping[str, str] = key(k.Environment(), {})
+    environment: Mapping[str, str] = key(c.Environment(), {})
     start_timeout_ms: int = key(_POSITIVE, "5m", live=True)
     stop_timeout_ms: int = key(_SPAN, "60s", live=True)
     stop_signal: str = key(k.SignalName(), "TERM", live=True)
-    stop_command: tuple[str, ...] | None = key(k.Argv(), live=True)
+    stop_command: tuple[str, ...] | None = key(c.Argv(), live=True)
     probes: Probes = section(Probes)
     restarts: Restarts = section(Restarts)
 
@@ -380,6 +381,6 @@ def rendered(config: Config) -> dict[str, object]:
         path: None if value is None else KEYS[path].kind.render(value) for path, value in flat(config).items()
     }
     if config.backend not in BUILT_IN:
-        options = cast(Mapping[str, object], k.Options().render(config.plugin))
+        options = cast(Mapping[str, object], c.Options().render(config.plugin))
         found |= {f"{config.backend}.{name}": value for name, value in options.items()}
     return found
