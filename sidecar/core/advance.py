@@ -14,6 +14,7 @@ from sidecar.core.requests import hear
 from sidecar.core.units import Instant
 
 KILL_AGAIN_MS = 1_000  # a kill order that did not help is repeated; the kernel's timer stands anyway
+KILLS_MAX = 5  # then the lease is left to run out: a tree that cannot be killed must not keep the lock
 LEASE_OVER = "the lease could not be renewed in time"
 
 
@@ -38,7 +39,9 @@ def _overdue(
 ) -> s.Step | None:
     if now < kill_at:
         return None
-    later = replace(phase, kill_at=Instant(now + KILL_AGAIN_MS))
+    later: s.Phase = replace(phase, kill_at=Instant(now + KILL_AGAIN_MS))
+    if isinstance(later, s.Promoting | s.Stopping):
+        later = replace(later, kills=later.kills + 1)
     return s.Step(s.Node(later, node.memory), (s.KillServer(phase.run),))
 
 
@@ -54,6 +57,7 @@ def _with_lock(node: s.Node, phase: s.Holding, now: Instant, policy: s.Policy) -
     return (
         _lease_over(node, phase, now, policy)
         or _lease_short(node, phase, now, policy)
+        or _deathless(node, phase, now, policy)
         or _renew(node, phase, now)
         or _patience_over(node, phase, now, policy)
         or _leave(node, phase, now, policy)
@@ -79,8 +83,16 @@ def _lease_short(node: s.Node, phase: s.Holding, now: Instant, policy: s.Policy)
     memory = replace(node.memory, trouble=LEASE_OVER)
     if policy.once and memory.quit is None:
         memory = replace(memory, quit=s.Quit(1))
-    step = stop(s.Node(phase, memory), s.GiveUp("lease ran short"), phase.lease.kill_at(policy), policy)
-    return step
+    return stop(s.Node(phase, memory), s.GiveUp("lease ran short"), phase.lease.kill_at(policy))
+
+
+def _deathless(node: s.Node, phase: s.Holding, now: Instant, policy: s.Policy) -> s.Step | None:
+    """Stop renewing for a tree that does not die: without proof, the lease has to run out (S2)."""
+    if not isinstance(phase, s.Promoting | s.Stopping) or phase.kills < KILLS_MAX or now < phase.kill_at:
+        return None
+    step = be_lost(node, phase.lease.epoch, now, policy)
+    memory = replace(step.node.memory, trouble="the server cannot be killed")
+    return s.Step(s.Node(step.node.phase, memory), step.actions)
 
 
 def _renew(node: s.Node, phase: s.Holding, now: Instant) -> s.Step | None:
@@ -97,7 +109,7 @@ def _patience_over(node: s.Node, phase: s.Holding, now: Instant, policy: s.Polic
         return None
     reason = f"server was not ready within {policy.start_timeout_ms} ms"
     memory, after = after_failure(node.memory, reason, now, policy, starting=True)
-    return stop(s.Node(phase, memory), after, Instant(now + policy.stop_grace_ms), policy)
+    return stop(s.Node(phase, memory), after, Instant(now + policy.stop_grace_ms))
 
 
 def _leave(node: s.Node, phase: s.Holding, now: Instant, policy: s.Policy) -> s.Step | None:
@@ -108,7 +120,7 @@ def _leave(node: s.Node, phase: s.Holding, now: Instant, policy: s.Policy) -> s.
         return _exit(memory, kept=True)
     if isinstance(phase, s.Stopping) and isinstance(phase.after, s.GiveUp):
         return None
-    return stop(node, s.GiveUp("stopped"), Instant(now + policy.stop_timeout_ms), policy)
+    return stop(node, s.GiveUp("stopped"), Instant(now + policy.stop_timeout_ms))
 
 
 def _go_on(node: s.Node, phase: s.Holding, now: Instant, policy: s.Policy) -> s.Step | None:
@@ -136,7 +148,7 @@ def _fail_back(node: s.Node, phase: s.Holding, now: Instant, policy: s.Policy) -
         return None
     after = s.GiveUp(f"failback to {name}")
     kill_at = Instant(now + policy.stop_timeout_ms)
-    return stop(s.Node(phase, replace(memory, better=None)), after, kill_at, policy)
+    return stop(s.Node(phase, replace(memory, better=None)), after, kill_at)
 
 
 # Without the lock
@@ -172,14 +184,13 @@ def _quit(node: s.Node, phase: s.Idle | s.Standing, now: Instant, policy: s.Poli
     memory = node.memory
     if memory.quit is None:
         return None
+    settled = memory.owed is None and memory.call is None
     if isinstance(phase, s.Standing):
-        if memory.quit.keep_server and memory.owed is None:
-            return _exit(memory, kept=True)
+        if memory.quit.keep_server:
+            return _exit(memory, kept=True) if settled else None
         kill_at = Instant(now + policy.stop_timeout_ms)
         return s.Step(s.Node(s.Ending(phase.run, kill_at), memory), (s.StopServer(phase.run, kill_at),))
-    if memory.owed is not None or memory.call is not None:
-        return None
-    return _exit(memory, kept=False)
+    return _exit(memory, kept=False) if settled else None
 
 
 def _exit(memory: s.Memory, *, kept: bool) -> s.Step:

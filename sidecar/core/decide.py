@@ -19,7 +19,7 @@ from dataclasses import replace
 from typing import assert_never
 
 from sidecar.core import state as s
-from sidecar.core.advance import advance
+from sidecar.core.advance import LEASE_OVER, advance
 from sidecar.core.candidate import paused
 from sidecar.core.model import FINISHED, View
 from sidecar.core.moves import after_failure, be_lost, finish, give_back, start
@@ -33,15 +33,17 @@ def begin(
 ) -> s.Node:
     """Return the first state: nothing runs, or the server of run 0 that the guard still had.
 
-    *found* tells its role, epoch and deadline; it counts as not ready until a probe says so.
+    *found* tells its role, epoch and deadline; it counts as not ready until a probe says so. Where no
+    active server was found, no hold from before is believed again: an earlier life of this sidecar
+    may have sent its release, and the store may carry that out at any time.
     """
-    memory = s.Memory(born_at=now, mark=mark)
+    memory = s.Memory(born_at=now, mark=mark, spent=mark)
     if found is None:
         return s.Node(s.Idle(), memory)
     if found.role == "standby":
         return s.Node(s.Standing(found.run), memory)
     lease = s.Lease(found.epoch, found.deadline)
-    memory = replace(memory, mark=max(mark, found.epoch))
+    memory = replace(memory, mark=max(mark, found.epoch), spent=Epoch(found.epoch - 1))
     if stopping:
         return s.Node(s.Stopping(lease, found.run, lease.kill_at(policy), s.Again(now)), memory)
     return s.Node(s.Starting(lease, found.run, Instant(now + policy.start_timeout_ms)), memory)
@@ -78,6 +80,9 @@ def _react(node: s.Node, seen: s.Observation, now: Instant, policy: s.Policy) ->
             retry_at = Instant(now + policy.retry_ms)
             return s.Step(s.Node(phase, replace(memory, call=None, call_at=retry_at)))
         case s.Lost(epoch):
+            if memory.call == "renew" and not isinstance(phase, s.Holding):
+                # a broken lock cannot be renewed, but given back: what is owed stays so
+                return s.Step(s.Node(phase, replace(memory, call=None, call_at=now)))
             return be_lost(s.Node(phase, replace(memory, call=None, call_at=now)), epoch, now, policy)
         case s.Released(epoch):
             owed = None if memory.owed is not None and memory.owed.epoch == epoch else memory.owed
@@ -183,9 +188,9 @@ def _owe_too(step: s.Step, epoch: Epoch) -> s.Step:
     phase, memory = step.node
     memory = replace(memory, spent=max(memory.spent, epoch))
     if isinstance(phase, s.Ending):
-        phase = replace(phase, owes=epoch)
+        phase = replace(phase, owes=max(phase.owes, epoch))
     elif memory.owed is not None:
-        memory = replace(memory, owed=replace(memory.owed, epoch=epoch))
+        memory = replace(memory, owed=replace(memory.owed, epoch=max(memory.owed.epoch, epoch)))
     return s.Step(s.Node(phase, memory), step.actions)
 
 
@@ -230,11 +235,15 @@ def _sick(node: s.Node, run: s.Run, reason: str, now: Instant, policy: s.Policy)
 
 def _activated(node: s.Node, run: s.Run, now: Instant) -> s.Step:
     phase, memory = node
-    if not isinstance(phase, s.Standing) or phase.run != run:
+    if not isinstance(phase, s.Standing | s.Promoting | s.Stopping | s.Ending) or phase.run != run:
         return s.Step(node)
     text = "the standby server has activated itself; killing it"
     memory = replace(memory, trouble=text)
-    return s.Step(s.Node(s.Ending(run, now), memory), (s.Alarm(text),))
+    if isinstance(phase, s.Standing):
+        phase = s.Ending(run, now)
+    else:  # it is being ended: no more patience
+        phase = replace(phase, kill_at=min(phase.kill_at, now))
+    return s.Step(s.Node(phase, memory), (s.Alarm(text),))
 
 
 def _gone(node: s.Node, gone: s.ServerGone, now: Instant, policy: s.Policy) -> s.Step:
@@ -257,6 +266,8 @@ def _gone(node: s.Node, gone: s.ServerGone, now: Instant, policy: s.Policy) -> s
                 memory = replace(memory, owed=s.Owed(owes, "lost, server proven dead", until), call_at=now)
             return s.Step(s.Node(s.Idle(), memory))
         case s.Promoting(lease=lease):
+            if now >= lease.stop_at(policy):  # too late to be of use
+                return finish(memory, lease, s.GiveUp(LEASE_OVER))
             return start(memory, lease, now, policy)
         case s.Starting() | s.Serving():
             return _failed(phase, memory, gone, now, policy)

@@ -24,6 +24,8 @@ def start_standby(memory: s.Memory, now: Instant, policy: s.Policy) -> s.Step:
 
 def give_back(memory: s.Memory, lease: s.Lease, cause: str) -> s.Memory:
     """Owe *lease* to the store. Only where no active tree of it lives, or ever did (S2)."""
+    if memory.owed is not None and memory.owed.epoch == lease.epoch:
+        cause = memory.owed.cause  # the first one is the reason
     return replace(
         memory,
         owed=s.Owed(lease.epoch, cause, lease.deadline),
@@ -46,13 +48,15 @@ def orders(phase: s.Holding, kill_at: Instant) -> tuple[s.Action, ...]:
     return () if isinstance(phase, s.Waiting) else (s.StopServer(phase.run, kill_at),)
 
 
-def stop(node: s.Node, after: s.After, kill_at: Instant, policy: s.Policy) -> s.Step:
-    """End whatever runs under the lock, gracefully until *kill_at*, and go on with *after*."""
+def stop(node: s.Node, after: s.After, kill_at: Instant) -> s.Step:
+    """End whatever runs under the lock, gracefully until *kill_at*, and go on with *after*.
+
+    The lease is renewed meanwhile, so its end does not bound *kill_at*: guard and `advance` see to it.
+    """
     phase, memory = node
     assert isinstance(phase, s.Holding)
     if isinstance(phase, s.Waiting):
         return finish(memory, phase.lease, after)
-    kill_at = min(kill_at, phase.lease.kill_at(policy))
     if isinstance(phase, s.Stopping):
         kill_at = min(kill_at, phase.kill_at)
     return s.Step(s.Node(s.Stopping(phase.lease, phase.run, kill_at, after), memory), orders(phase, kill_at))

@@ -70,7 +70,7 @@ def _switchover(node: s.Node, request: Request, now: Instant, policy: s.Policy) 
             return _abandon(node, request, "the command did not confirm it", now, policy)
         case _:
             kill_at = Instant(now + policy.stop_timeout_ms)
-            return stop(node, s.GiveUp(f"switchover to {request.to}"), kill_at, policy)
+            return stop(node, s.GiveUp(f"switchover to {request.to}"), kill_at)
 
 
 def objection(request: Request, view: View, memory: s.Memory, policy: s.Policy) -> str | None:
@@ -109,7 +109,7 @@ def _conclude(node: s.Node, request: Request, view: View, policy: s.Policy) -> s
 def _restart(node: s.Node, request: Request, now: Instant, policy: s.Policy) -> s.Step | None:
     phase, memory = node
     if memory.restart_request == request.id:
-        return _restarted(node, request, now)
+        return _restarted(node, request, now, policy)
     running = isinstance(phase, s.Serving | s.Waiting | s.Standing)
     match request.state:
         case "asked":
@@ -122,7 +122,7 @@ def _restart(node: s.Node, request: Request, now: Instant, policy: s.Policy) -> 
     kill_at = Instant(now + policy.stop_timeout_ms)
     match phase:
         case s.Serving():
-            return stop(s.Node(phase, memory), s.Again(now), kill_at, policy)
+            return stop(s.Node(phase, memory), s.Again(now), kill_at)
         case s.Waiting(lease=lease):
             return start(memory, lease, now, policy)
         case s.Standing(run=run):
@@ -133,9 +133,11 @@ def _restart(node: s.Node, request: Request, now: Instant, policy: s.Policy) -> 
             return None
 
 
-def _restarted(node: s.Node, request: Request, now: Instant) -> s.Step | None:
+def _restarted(node: s.Node, request: Request, now: Instant, policy: s.Policy) -> s.Step | None:
     phase, memory = node
     if isinstance(phase, s.Serving) or (isinstance(phase, s.Standing) and phase.ready):
         return answer(node, request, "done")
-    gave_up = isinstance(phase, s.Idle) and (now < memory.cool_until or now < memory.standby_at)
+    gave_up = isinstance(phase, s.Idle) and (
+        now < memory.cool_until or now < memory.standby_at or policy.standby == "stopped"
+    )
     return answer(node, request, "failed", memory.trouble or "the server did not start") if gave_up else None

@@ -127,6 +127,7 @@ class Promoting:
     lease: Lease
     run: Run
     kill_at: Instant
+    kills: int = 0  # ordered so far
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +163,7 @@ class Stopping:
     run: Run
     kill_at: Instant
     after: After
+    kills: int = 0  # ordered so far
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,7 +63,7 @@ class Checks:
             raise self.violation(f"S3: {name} did not save its mark first")
         for action in actions:
             if isinstance(action, s.Answer):
-                self._answered(shell, action.request)
+                self._answered(shell, before.phase, action.request)
         phase = node.phase
         if phase is not before.phase:
             self._moved(shell, before.phase, phase, node.memory)
@@ -82,9 +82,12 @@ class Checks:
         if request is None or "confirmed" not in self.states[request.id]:
             raise self.violation(f"T1: {shell.host.name} hands over though nobody confirmed {request}")
 
-    def _answered(self, shell: Shell, request: Request) -> None:
+    def _answered(self, shell: Shell, before: s.Phase, request: Request) -> None:
         phase, name = shell.node.phase, shell.host.name
-        serving = isinstance(phase, s.Serving)
+        # having answered, it may already be leaving again (failback)
+        serving = isinstance(phase, s.Serving) or (
+            isinstance(phase, s.Stopping) and isinstance(before, s.Serving | s.Starting)
+        )
         epoch = phase.lease.epoch if isinstance(phase, s.Holding) else NO_EPOCH
         match request.kind, request.state:
             case "restart", "done":

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from sidecar.core.model import Role
 from sidecar.core.state import Policy, StartServer
 from sidecar.core.units import Epoch, Instant
 from sidecar.guard.terms import Terms
@@ -30,7 +31,7 @@ class Clock:
 class Tree:
     """A server and all its children; behaves as it was told at the start."""
 
-    def __init__(self, role: str, epoch: Epoch, terms: Terms) -> None:
+    def __init__(self, role: Role, epoch: Epoch, terms: Terms) -> None:
         self.role, self.epoch, self.terms = role, epoch, terms
         self.dead = False
         self.dying = False
@@ -120,6 +121,7 @@ class Guard:
         self._orders.clear()
         if self.tree is not None:
             self.kill(self.tree)
+        self.host.on_guard_died(self.host, self)
 
     def _watch_deadline(self) -> None:
         tree, clock = self.tree, self.host.clock
@@ -133,7 +135,7 @@ class Guard:
             self.host.loop.at(clock.true(tree.terms.kill_ms), self._watch_deadline)
 
     def _watch_kernel(self, tree: Tree) -> None:
-        if tree.dead or tree.dying and not self.alive:
+        if tree.dead or (tree.dying and not self.alive):
             return
         if self.host.clock.now() >= tree.terms.kernel_ms:
             self.host.loop.counts["killed by the kernel"] += 1
@@ -157,6 +159,7 @@ class Host:
         self.on_started: Callable[[Host, Tree], None] = lambda _h, _t: None
         self.on_died: Callable[[Host, Tree], None] = lambda _h, _t: None
         self.on_ready: Callable[[Host, Tree], None] = lambda _h, _t: None
+        self.on_guard_died: Callable[[Host, Guard], None] = lambda _h, _g: None
         self.on_activated: Callable[[Host, Tree], None] = lambda _h, _t: None
         self.violation: Callable[[str], Exception] = RuntimeError
 

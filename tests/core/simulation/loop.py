@@ -8,7 +8,7 @@ from random import Random
 from sidecar.core.state import Seen
 
 Event = Callable[[], None]
-STORY_LINES = 160
+STORY_LINES = 400
 
 
 class Violation(AssertionError):

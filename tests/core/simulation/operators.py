@@ -80,11 +80,7 @@ class Operators:
         if self.loop.now < self.store.frozen_until or content.lock is None or content.lock.state != "held":
             return None
         last = content.request
-        if (
-            last is not None
-            and last.state not in FINISHED
-            and self.loop.now < self.asked_at + OVERTAKE_MS
-        ):
+        if last is not None and last.state not in FINISHED and self.loop.now < self.asked_at + OVERTAKE_MS:
             return None
         source = content.lock.node
         if kind == "restart":

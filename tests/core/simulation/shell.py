@@ -14,12 +14,16 @@ from sidecar.core.decide import begin, decide
 from sidecar.core.model import NodeRecord, View
 from sidecar.core.outlook import describe, wake_at
 from sidecar.core.units import Epoch, Instant, lease_deadline, silence_ms
-from tests.core.simulation.host import Guard, Host, Tree
+from tests.core.simulation.host import KILL_TAKES_MS, Guard, Host, Tree
 from tests.core.simulation.loop import Event, Network
 from tests.core.simulation.store import Behind, Busy, Conflicting, NotHolderAnswer, Store
 
 Verb = Callable[[], s.Observation | None]  # None: the answer is a grant of the epoch of the call
 PROBE_MS = 100
+
+
+def void(_: object) -> None:
+    """Nobody hears the answer."""
 
 
 class Shell:
@@ -35,10 +39,13 @@ class Shell:
         now = host.clock.now()
         self.node = begin(self.policy, now, host.mark, found, stopping=stopping)
         self.checks: Callable[[Shell, s.Observation, s.Node, tuple[s.Action, ...]], None] = lambda *_: None
+        self.mishap: Callable[[Shell, s.Action], None] = lambda *_: None
         self._inbox: deque[s.Observation] = deque()
+        self._pending: deque[s.Action] = deque()
         self._call = 0
         self._calling = False
         self._tick = 0
+        self._unanswered: dict[s.Run, Guard] = {}  # starts the guard has been sent
         self._order_at = 0  # the socket to the guard keeps the order
         self._published: NodeRecord | None = None
         self._view_under_way = False
@@ -63,8 +70,7 @@ class Shell:
         self.loop.counts[f"adopted {tree.role}"] += 1
         self.loop.tell(host.name, f"adopts {tree}")
         self.loop.after(PROBE_MS, lambda: self.tree_ready(tree))
-        role: s.Role = "active" if tree.role == "active" else "standby"
-        found = s.StartServer(0, role, tree.epoch, Instant(tree.terms.deadline_ms))
+        found = s.StartServer(0, tree.role, tree.epoch, Instant(tree.terms.deadline_ms))
         return guard, found, tree.stopping or tree.dying
 
     def crash(self) -> None:
@@ -81,6 +87,7 @@ class Shell:
         self.loop.at(self.frozen_until, self.thaw)
 
     def thaw(self) -> None:
+        self._carry_on()
         while self.alive and not self.frozen and self._inbox:
             self._decide(self._inbox.popleft())
         if self.alive and not self.frozen:
@@ -105,11 +112,17 @@ class Shell:
         if actions or not isinstance(seen, s.Tick):
             self.loop.tell(self.host.name, (now, seen, "→", self.node.phase, actions))
         self.checks(self, seen, before, actions)
-        for action in actions:
-            self._act(action)
+        self._pending.extend(actions)
+        self._carry_on()
         if self.alive:
             self._publish_changes(now)
             self._schedule_tick(now)
+
+    def _carry_on(self) -> None:
+        while self.alive and not self.frozen and self._pending:
+            self.mishap(self, self._pending[0])
+            if self.alive and not self.frozen:
+                self._act(self._pending.popleft())
 
     def _schedule_tick(self, now: Instant) -> None:
         self._tick += 1
@@ -156,7 +169,7 @@ class Shell:
             case s.Release(epoch, cause):
                 self._lock_call(lambda: self._release(epoch, cause), epoch)
             case s.StartServer():
-                self._to_guard(lambda: self._start(action))
+                self._to_guard(lambda: self._start(action), action.run)
             case s.ExtendServer(run, deadline):
                 self._to_guard(lambda: self._with(run, lambda t: self.guard.extend(t, deadline)))
             case s.StopServer(run, kill_at):
@@ -186,17 +199,35 @@ class Shell:
             self.guard.die()
             self.store.withdraw(self.host.name)
 
-    def _to_guard(self, order: Event) -> None:
+    def _to_guard(self, order: Event, starts: s.Run | None = None) -> None:
         random = self.loop.random
         delay_ms = 0 if random.random() < 0.8 else random.randint(1, 30)
         self._order_at = max(self._order_at, self.loop.now + delay_ms)
-        self.loop.at(self._order_at, lambda: self._send(order))
+
+        def send() -> None:
+            if starts is not None and self.guard.alive:
+                self._unanswered[starts] = self.guard
+            self._send(order)
+
+        self.loop.at(self._order_at, send)
 
     def _send(self, order: Event) -> None:
-        if self.alive or self.exited is not None:
+        if not self.alive and self.exited is None:
+            return
+        if self.guard.alive:
             self.guard.order(order)
-        if self.alive and not self.guard.alive:
+        elif self.alive:
             order()  # a start finds that there is no guard; everything else finds nothing
+
+    def guard_gone(self, guard: Guard) -> None:
+        """A start that was not answered by a guard that is dead has not happened: the proof is the same."""
+
+        def tell() -> None:
+            for run in [run for run, asked in self._unanswered.items() if asked is guard]:
+                del self._unanswered[run]
+                self.observe(s.ServerGone(run, None, "the guard is gone"))
+
+        self.loop.after(KILL_TAKES_MS + 1, tell)
 
     def _with(self, run: s.Run, order: Callable[[Tree], None]) -> None:
         if run in self.trees:
@@ -209,6 +240,7 @@ class Shell:
             self.guard = self.host.new_guard(self.policy.instance)
 
         def started(tree: Tree | None) -> None:
+            self._unanswered.pop(order.run, None)
             if not self.alive:
                 return
             if tree is None:
@@ -292,7 +324,8 @@ class Shell:
         self.loop.after(there, execute)
         if self.loop.chance(0.01 * self.network.harshness):
             self.loop.counts["request duplicated"] += 1
-            self.loop.after(there + self.loop.random.randint(1, self.policy.ttl_ms), carry_out)
+            again_ms = there + self.loop.random.randint(1, self.policy.ttl_ms)
+            self.loop.after(again_ms, lambda: void(carry_out()))
 
     # documents, presence, the watch
 
@@ -320,9 +353,12 @@ class Shell:
         )
 
     def _publish_changes(self, now: Instant) -> None:
-        record = replace(self._record(now), lease_left_ms=None)
-        if record != self._published:
-            self._publish(record)
+        record, known = self._record(now), self._published
+        if known is None or (
+            (record.state, record.message, record.available, record.mark, record.epoch)
+            != (known.state, known.message, known.available, known.mark, known.epoch)
+        ):
+            self._publish(replace(record, lease_left_ms=None))
 
     def _publish(self, record: NodeRecord) -> None:
         self._published = record

@@ -27,12 +27,15 @@ class Conflicting(Exception):
     pass
 
 
+NO_RECORD, NO_SETTINGS = EpochRecord(), Settings()
+
+
 @dataclass(frozen=True)
 class Content:
     lock: LockRecord | None = None
-    epoch: EpochRecord = EpochRecord()
+    epoch: EpochRecord = NO_RECORD
     request: Request | None = None
-    settings: Settings = Settings()
+    settings: Settings = NO_SETTINGS
     request_version: int = 0
     settings_version: int = 0
 
@@ -124,7 +127,7 @@ class Store:
     def publish(self, record: NodeRecord, ttl_ms: int) -> None:
         known = self.nodes.get(record.node)
         self.nodes[record.node] = record, self.loop.now + ttl_ms
-        if known is None or replace(known[0], lease_left_ms=None) != replace(record, lease_left_ms=None):
+        if known is None or known[0] != record:
             self._changed()
         if known is None:
             self.loop.after(ttl_ms, lambda: self._forget(record.node))
@@ -202,4 +205,3 @@ class Store:
         self._view = None
         for watcher in self.watchers:
             watcher()
-

@@ -7,7 +7,7 @@ from sidecar.core import state as s
 from sidecar.core.model import FINISHED
 from sidecar.core.units import Epoch
 from tests.core.simulation.checks import STEP_MS, Checks
-from tests.core.simulation.host import Clock, Host, Tree
+from tests.core.simulation.host import Clock, Guard, Host, Tree
 from tests.core.simulation.loop import Loop, Network, Violation
 from tests.core.simulation.operators import Operators
 from tests.core.simulation.shell import Shell
@@ -43,7 +43,9 @@ class World:
         self.loop = loop = Loop(seed)
         random = loop.random
         self.ttl_ms = ttl_ms = random.choice((2_000, 3_000, 5_000))
-        self.network = Network(loop, ttl_ms, random.choice((0, 0.3, 1, 2)) if harshness is None else harshness)
+        weather = random.choice((0, 0.3, 1, 2))
+        self.network = Network(loop, ttl_ms, weather if harshness is None else harshness)
+        self.mishaps = random.choice((0, 0.005, 0.02)) if faults is None else 0  # per order
         self.store = Store(loop, leases=random.random() < 0.6)
         standby, failback = random.random() < 0.5, random.random() < 0.15
         self.hosts = []
@@ -65,6 +67,7 @@ class World:
         for host in self.hosts:
             host.on_died = self._server_died
             host.on_activated = self._activated
+            host.on_guard_died = self._guard_died
             host.on_ready = self._server_ready
             loop.after(random.randint(0, 300), partial(self.boot, host))
 
@@ -83,13 +86,26 @@ class World:
         else:
             self.loop.tell(host.name, "SIDECAR STARTS")
             shell = self.shells[host.name] = Shell(host, self.store, self.network)
-            shell.checks = self.checks.decided
+            shell.checks, shell.mishap = self.checks.decided, self._mishap
+
+    def _mishap(self, shell: Shell, order: s.Action) -> None:
+        """Let something happen just before an order is carried out: the worst of moments."""
+        if self.loop.chance(self.mishaps * (0.2 if isinstance(order, s.Renew) else 1)):
+            faults = [self._crash_sidecar, self._crash_both, self._crash_guard, self._freeze_sidecar]
+            faults += [self._freeze_both, self._freeze_guard, self._cut, self._crash_server]
+            fault = self.loop.random.choice(faults)
+            self.loop.tell("fault", f"{fault.__name__.strip('_')} {shell.host.name} before {order}")
+            self.loop.counts["mishaps"] += 1
+            fault(shell.host)
 
     def _server_died(self, host: Host, tree: Tree) -> None:
         self._tell(host, lambda shell: shell.tree_gone(tree))
 
     def _server_ready(self, host: Host, tree: Tree) -> None:
         self._tell(host, lambda shell: shell.tree_ready(tree))
+
+    def _guard_died(self, host: Host, guard: Guard) -> None:
+        self._tell(host, lambda shell: shell.guard_gone(guard))
 
     def _activated(self, host: Host, tree: Tree, visible_ms: int = 0) -> None:
         if not tree.dead:
@@ -232,7 +248,7 @@ class World:
         """End every fault; then somebody must serve soon, stay so, and nothing may hang."""
         loop, ttl_ms = self.loop, self.ttl_ms
         policy = self.hosts[0].policy
-        self.network.harshness, self.operators.sober = 0, True
+        self.network.harshness, self.mishaps, self.operators.sober = 0, 0, True
         self.store.frozen_until = loop.now
         for host in self.hosts:
             self._heal(host)
@@ -248,7 +264,9 @@ class World:
         )
         loop.run(loop.now + 3 * ttl_ms)  # late requests of the bad times may still arrive
         self._repair_store()
-        loop.run(loop.now + bound_ms)
+        end = loop.now + bound_ms
+        while loop.now < end and not (len(self._serving()) == 1 and self._at_rest()):
+            loop.run(loop.now + 250)
         serving = self._serving()
         if len(serving) != 1:
             raise self.checks.violation(f"L1: serving {bound_ms} ms after all was well: {serving}")
@@ -295,8 +313,20 @@ class World:
             phase = shell.node.phase if shell is not None and shell.alive else None
             if phase is None or isinstance(phase, s.Ending | s.Stopping | s.Promoting | s.Starting):
                 raise self.checks.violation(f"L1: {name} hangs in {phase}")
-        request = self.store.content.request
-        behind = request is not None and request.epoch > self.store.content.epoch.epoch
-        if request is not None and request.state not in FINISHED and not behind:
-            raise self.checks.violation(f"T1: nobody concluded {request}")
+        if self._pending():
+            raise self.checks.violation(f"T1: nobody concluded {self.store.content.request}")
 
+    def _pending(self) -> bool:
+        request = self.store.content.request
+        if request is None or request.state in FINISHED:
+            return False
+        return request.epoch <= self.store.content.epoch.epoch
+
+    def _at_rest(self) -> bool:
+        """Tell whether nothing is under way any more that would change who is active."""
+        names = [host.name for host in self.hosts]
+        moving = any(
+            shell is None or not shell.alive or isinstance(shell.node.phase, s.Ending | s.Stopping)
+            for shell in (self.shells[name] for name in names)
+        )
+        return not moving and not self._pending()
