@@ -111,13 +111,15 @@ def _react(node: s.Node, seen: s.Observation, now: Instant, policy: s.Policy) ->
 def _seen(node: s.Node, view: View, now: Instant, policy: s.Policy) -> s.Step:
     phase, memory = node
     known = memory.view
+    asked_anew = known is None or known.request != view.request
     memory = replace(
         memory,
         view=view,
         mark=max(memory.mark, view.epoch.epoch, view.lock.epoch if view.lock else NO_EPOCH),
         vacant_since=_vacant_since(memory, view, now),
         sign_at=now if known is None or _sign(known) != _sign(view) else memory.sign_at,
-        request_since=now if known is None or known.request != view.request else memory.request_since,
+        request_since=now if asked_anew else memory.request_since,
+        answered=None if asked_anew else memory.answered,
     )
     request = view.request
     if request is None or request.id != memory.restart_request or request.state in FINISHED:

@@ -581,3 +581,12 @@ def test_bug_a_server_was_started_only_to_be_stopped_at_the_end_of_its_lease() -
 
     assert after.actions == (s.Release(EPOCH, LEASE_OVER),)
     assert Instant(after.node.memory.owed.until if after.node.memory.owed else 0) == LEASE.deadline
+
+
+def test_bug_a_request_that_came_back_with_a_restored_store_was_never_concluded() -> None:
+    asked = request("switchover", "confirmed", epoch=6, source="b", to="a")
+    before = replace(BUSY, view=view(lock(), request=replace(asked, state="done")), answered=("r1", "done"))
+
+    after = step(serving(), s.Seen(view(lock(), request=asked)), before)
+
+    assert [a.request.state for a in after.actions if isinstance(a, s.Answer)] == ["done"]
