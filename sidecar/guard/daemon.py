@@ -264,17 +264,28 @@ class Guard:
 
     def launch(self, run: Run, cage: Cage) -> None:
         """Arm, then read the clock, then go."""
-        self.arm(run, cage)
-        if run.terms.too_late(kernel.now_ms()):
-            self._finish({"type": "start_failed", "reason": "too late: its deadline has come"})
+        try:
+            self.write_record(run, cage)
+            self.death_timer.arm(run.terms.kernel_ms)
+            if run.terms.too_late(kernel.now_ms()):
+                raise Refused("too late: its deadline has come")
+            cage.go(run.for_keeper(cage.token))
+        except (Refused, OSError, wire.BadFrame) as error:
+            self._finish({"type": "start_failed", "reason": str(error)})
+
+    def extend(self, run: Run) -> None:
+        """Arm for the new deadline; a record that cannot be written must not cost the server."""
+        cage = self.cage
+        if cage is None or not cage.told_go:
             return
         try:
-            cage.go(run.for_keeper(cage.token))
-        except (OSError, wire.BadFrame) as error:
-            self._finish({"type": "start_failed", "reason": f"keeper: {error}"})
+            self.write_record(run, cage)
+        except OSError as error:
+            print(f"guard: {record.NAME}: {error}", file=sys.stderr)  # noqa: T201
+        self.death_timer.arm(run.terms.kernel_ms)
 
-    def arm(self, run: Run, cage: Cage) -> None:
-        """Record, then set the kernel's timer: a record may claim too much, never too little."""
+    def write_record(self, run: Run, cage: Cage) -> None:
+        """Write what proves the server's end; before the timer is set, to claim too much at worst."""
         found: record.Record = {
             **cage.identity,
             "enforcement": self.enforcement,
@@ -284,7 +295,6 @@ class Guard:
             "cgroup": cage.cgroup.path if cage.cgroup else None,
         }
         record.write(self.run_dir, found)
-        self.death_timer.arm(run.terms.kernel_ms)
 
     def kill(self, run: Run, reason: str) -> None:
         """Begin the end of the tree; the keeper's death ends the run."""
@@ -324,6 +334,7 @@ class Guard:
             if wire.whole(frame, "protocol") != wire.PROTOCOL:
                 raise wire.BadFrame(f"protocol {frame['protocol']}, this is {wire.PROTOCOL}")
             self.door.take_control(link)
+            self.leaving = False  # who takes control wants a guard
             state: wire.Frame = {"type": "state", "seq": seq, "finished": self.finished}
             running = self.run and self.cage
             link.send({**state, **self._describe()}, self.cage.pidfd if running else None)  # type: ignore[union-attr]

@@ -334,7 +334,9 @@ class Follower:
             run.keeper_dead_at = now
         if self._connection is None:
             if run.enforcement == "kernel" or self._nothing_left():
-                self._over(Exited(run.id, None, "guard"))
+                lost = self._lost  # None only before the first guard was taken on
+                died = lost and proof.readable(lost.guard_pidfd, LAST_WORD_MS)
+                self._over(Exited(run.id, None, "guard" if died else None))
         elif run.enforcement == "kernel" and now >= run.keeper_dead_at + LAST_WORD_MS:
             self._over(Exited(run.id, None, None))
 

@@ -50,8 +50,7 @@ def extend(guard: Guard, frame: wire.Frame) -> wire.Frame:
     run.terms.extend(deadline_ms)
     if "note" in frame:
         run.note = note
-    if guard.cage and guard.cage.told_go:
-        guard.arm(run, guard.cage)
+    guard.extend(run)
     return {"deadline_ms": run.terms.deadline_ms}
 
 

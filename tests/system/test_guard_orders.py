@@ -205,6 +205,32 @@ def test_a_stop_command_that_fails_is_followed_by_the_signal(site: Site, command
     assert Path(f"{site.witness}.asked").exists() == command.startswith("echo")
 
 
+def test_a_record_that_cannot_be_written_starts_nothing_and_stops_nothing(site: Site) -> None:
+    sidecar = site.sidecar()
+    deadline = sidecar.start("deaf", lives_ms=1000)
+    sidecar.wait("Started")
+    (site.run_dir / f"{record.NAME}.new").mkdir()
+    sidecar.order("extend", run="r1", deadline_at=deadline + 400)
+    assert sidecar.wait("Exited", killed_by="deadline")["at"] > deadline
+    sidecar.start(run="r2")
+    assert record.NAME in sidecar.wait("StartFailed", run="r2")["reason"]
+
+
+def test_without_namespaces_it_is_process_or_nothing() -> None:
+    with guards.site("auto", unprivileged=True) as site:
+        no_namespaces = 'echo 0 > /proc/sys/user/max_pid_namespaces; exec "$@"'
+        site.before = ("unshare", "--user", "--map-root-user", "sh", "-c", no_namespaces, "sh")
+        refused = site.sidecar("kernel")
+        assert "PID namespaces are refused" in refused.wait("failed")["reason"]
+        assert not (site.run_dir / wire.SOCKET_NAME).exists()
+
+        sidecar = site.sidecar()
+
+        assert sidecar.wait("attached")["enforcement"] == "process"
+        sidecar.start("polite")
+        sidecar.wait("Started")
+
+
 # Clients.
 
 
