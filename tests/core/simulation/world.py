@@ -291,8 +291,12 @@ class World:
         if shell is not None and shell.alive:
             shell.frozen_until = loop.now
             loop.after(1, shell.thaw)
-        for delay_ms in (0, 2_000, 6_000, 12_000):  # one that was told to stop ends first
-            loop.after(delay_ms, partial(self.boot, host))
+        self._keep_up(host)
+
+    def _keep_up(self, host: Host) -> None:
+        """Start the sidecar whenever it is down: one that was told to stop has to end first."""
+        self.boot(host)
+        self.loop.after(1_000, partial(self._keep_up, host))
 
     def _repair_store(self) -> None:
         if self.store.content.epoch.epoch < self._highest_mark():
