@@ -27,8 +27,8 @@ LIBRARIES = {"etcd": "etcd3", "consul": "py-consul"}  # the distribution behind 
 def validate(config: Path | None, form: str) -> None:
     """Check the configuration and show the failover times that follow from it.
 
-    The times are the worst case, computed from the timeouts in the file. Nothing is asked over the network; the
-    files of the server and the installed backend are looked at.
+    The times are the worst case, computed from the timeouts in the file. Nothing is asked over the network;
+    the files of the server and the installed backend are looked at.
     """
     from sidecar.operate.checking import check
 
@@ -40,17 +40,20 @@ def _report(found: dict[str, object], form: str) -> None:
         printing.document(found, form)
         return
     click.echo(f"{found['source']}: good")
-    click.echo(f"cluster {found['cluster']}, node {found['node']}, backend {found['backend']}")
-    rows = found["failover"]
-    assert isinstance(rows, list)
-    lines = [[str(row["case"]), _span(row["without_active_s"]), str(row["because"])] for row in rows]
-    if lines:
-        click.echo()
-        click.echo(printing.table(["CASE", ">AT MOST", "BECAUSE"], lines, width=printing.width()))
-    warnings = found["warnings"]
-    assert isinstance(warnings, list)
-    for warning in warnings:
-        printing.say(f"sidecar: warning: {warning}")
+    click.echo(f"cluster {found['cluster']}, node {found['node']}, backend {found['backend']}\n")
+    figures = found["failover"]
+    assert isinstance(figures, list)
+    rows = [[_span(figure["worst_s"]), _explained(figure)] for figure in figures]
+    click.echo(printing.table([">AT MOST", "CASE"], rows, width=printing.width()))
+    for name in ("notes", "warnings"):
+        lines = found[name]
+        assert isinstance(lines, list)
+        for line in lines:
+            click.echo(f"{'warning: ' if name == 'warnings' else ''}{line}")
+
+
+def _explained(figure: dict[str, object]) -> str:
+    return f"{figure['title']}" + (f" ({figure['note']})" if figure["note"] else "")
 
 
 def _span(value: object) -> str:

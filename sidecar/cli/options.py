@@ -1,6 +1,6 @@
 """Options that several commands have, and what they become."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-Exits = Mapping[int, str]
+Exits = dict[int, str]
 UNREACHABLE: Exits = {2: "bad usage or configuration", 3: "the backend cannot be reached"}
 
 
@@ -81,7 +81,7 @@ def timeout_option(function: F) -> F:
     )(function)
 
 
-class _Duration(click.ParamType):
+class _Duration(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic since click 8.3
     name = "duration"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:

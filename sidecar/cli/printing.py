@@ -68,7 +68,7 @@ def table(
     width: int = WIDTH,
     colours: Mapping[str, str] | None = None,
 ) -> str:
-    """Return *rows* in columns; the last one takes what is left and wraps. Right-aligned: heads with ``>``."""
+    """Return *rows* in columns; the last one takes what is left and wraps. ``>NAME``: right-aligned."""
     import textwrap
 
     right = [name.startswith(">") for name in head]

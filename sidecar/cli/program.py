@@ -11,6 +11,7 @@ anything else                 sidecar: error: internal error: …     1, traceba
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -137,10 +138,8 @@ def _usage(error: click.ClickException) -> str:
 def fail(message: str, status: int) -> int:
     """Write the one line an error gets, and return *status*."""
     line = " ".join(message.split())
-    try:
+    with suppress(BrokenPipeError):  # nobody listens: the status still tells
         click.echo(f"sidecar: error: {line}", err=True)
-    except BrokenPipeError:
-        pass  # nobody listens: the status still tells
     return status
 
 
@@ -160,7 +159,9 @@ def _version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
     metavar="FILE",
     help="Configuration [default: $SIDECAR_CONFIG, else /etc/aggregate-sidecar/sidecar.yml].",
 )
-@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version."
+)
 def main(config: str | None) -> None:
     """Keep exactly one AggreGate Server of a cluster active.
 

@@ -38,7 +38,7 @@ def operator() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """An open backend and what an operation has to know besides. Closes the backend at the end of ``with``."""
+    """An open backend and what an operation has to know besides. ``with`` closes the backend."""
 
     backend: Backend
     clock: Clock

@@ -33,7 +33,8 @@ def notices(view: View) -> list[str]:
     found = [f"the key {key} holds nothing this sidecar can read" for key in view.unreadable]
     settings = view.settings
     if settings.paused:
-        found.append(f"paused{_since(settings.by, settings.at_unix_ms)}: no automatic starts, stops, takeovers")
+        since = _since(settings.by, settings.at_unix_ms)
+        found.append(f"paused{since}: no automatic starts, stops, takeovers")
     elif settings.paused_nodes:
         found.append(f"paused: {', '.join(sorted(settings.paused_nodes))}")
     found += _nobody(view)

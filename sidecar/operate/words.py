@@ -46,9 +46,10 @@ def paused(view: View, *nodes: str) -> str | None:
     """Return that the cluster, or one of *nodes*, is in maintenance, and what would help; else None."""
     settings = view.settings
     if "settings" in view.unreadable:
-        return "the key settings cannot be read, so it is unknown whether the cluster is paused; restore or delete it"
+        return "the key settings cannot be read: it may say that the cluster is paused; restore or delete it"
     if settings.paused:
-        return "the cluster is paused" + (f" by {settings.by}" if settings.by else "") + "; `sidecar resume` first"
+        by = f" by {settings.by}" if settings.by else ""
+        return f"the cluster is paused{by}; `sidecar resume` first"
     held = [node for node in nodes if node in settings.paused_nodes]
     return f"{held[0]} is paused; `sidecar resume --node {held[0]}` first" if held else None
 

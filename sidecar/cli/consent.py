@@ -1,0 +1,64 @@
+"""What the user wants while a command works: go on, or end."""
+
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import click
+from click.exceptions import Exit
+
+from sidecar.cli.program import INTERRUPTED, fail
+from sidecar.errors import Failed, UsageError
+
+
+def need_yes(yes: bool) -> None:
+    """Raise UsageError where nobody can be asked."""
+    if not yes and not sys.stdin.isatty():
+        raise UsageError("there is no terminal to ask for confirmation; give --yes")
+
+
+def ask(question: str) -> None:
+    """Ask on the terminal.
+
+    Raises:
+        Failed: The answer was no.
+    """
+    if not click.confirm(question, default=False, err=True):
+        raise Failed("not confirmed; nothing was done")
+
+
+class Halt:
+    """Notes the first SIGINT or SIGTERM, for an end in good order; the second one ends it at once."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+
+    def asked(self) -> bool:
+        """Tell whether there was one."""
+        return self.number is not None
+
+    def note(self, number: int, _frame: FrameType | None) -> None:
+        """Handle a signal."""
+        if self.number is not None:
+            raise KeyboardInterrupt
+        self.number = number
+
+
+@contextmanager
+def interruptible() -> Iterator[Halt]:
+    """Give an operation the chance to end in good order. After Ctrl-C its failure exits with 130."""
+    halt = Halt()
+    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    before = {number: signal.signal(number, halt.note) for number in numbers}
+    try:
+        yield halt
+    except Failed as error:
+        if halt.number == signal.SIGINT:
+            raise Exit(fail(str(error), INTERRUPTED)) from error
+        raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,62 @@
+"""``pause`` and ``resume``."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sidecar.cli import options
+from sidecar.cli.printing import conclude, say
+
+if TYPE_CHECKING:
+    from sidecar.operate.maintenance import Changed
+
+EXITS = options.UNREACHABLE | {5: "it is unknown whether it is written; status shows it"}
+
+
+def _node_option(function: options.F) -> options.F:
+    return click.option("--node", metavar="NODE", help="This node alone [default: the whole cluster].")(
+        function
+    )
+
+
+@options.command(
+    "pause",
+    EXITS | {0: "paused, or it was already; says which nodes have not heard", 4: "refused: no such node"},
+)
+@options.config_option
+@_node_option
+def pause(config: Path | None, node: str | None) -> None:
+    """Start maintenance: no automatic starts, stops and takeovers.
+
+    The lock stays where it is, and so does a running server; but it ends when its lease cannot be renewed.
+    """
+    from sidecar.operate.maintenance import pause_cluster
+
+    with options.open_desk(options.load_config(config)) as desk:
+        _tell(pause_cluster(desk, node), node or f"cluster {desk.cluster}", "paused")
+
+
+@options.command(
+    "resume",
+    EXITS | {0: "resumed; says which nodes have not heard", 4: "refused: no such node, or not paused"},
+)
+@options.config_option
+@_node_option
+def resume(config: Path | None, node: str | None) -> None:
+    """End maintenance.
+
+    The nodes start, stop and take over by themselves again.
+    """
+    from sidecar.operate.maintenance import resume_cluster
+
+    with options.open_desk(options.load_config(config)) as desk:
+        _tell(resume_cluster(desk, node), node or f"cluster {desk.cluster}", "resumed")
+
+
+def _tell(found: "Changed", what: str, how: str) -> None:
+    conclude(f"{what}: {'' if found.changed else 'already '}{how}")
+    for note in found.notes:
+        conclude(note)
+    if found.silent:
+        say(f"sidecar: warning: not yet heard by {', '.join(found.silent)}; see `sidecar status`")

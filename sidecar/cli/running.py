@@ -1,0 +1,136 @@
+"""``run``, ``exec`` and ``demo``: what stays in the foreground."""
+
+from pathlib import Path
+
+import click
+
+from sidecar.cli import options
+
+
+@options.command(
+    "run",
+    {
+        0: "told to stop (SIGTERM, SIGINT), and did",
+        1: "the server or the guard is not as it must be, or an unexpected end",
+        2: "bad usage or configuration",
+        4: "refused: another sidecar runs in the same directory",
+    },
+)
+@options.config_option
+@click.option(
+    "--keep-server",
+    is_flag=True,
+    help="On stop, leave a running server to the guard for the next run (within the deadline).",
+)
+def run(config: Path | None, keep_server: bool) -> int:
+    """Supervise the server of this node: the daemon.
+
+    Competes for the lock, runs the server as active or standby, and ends it before its lease does. SIGTERM:
+    stop the server, release the lock, exit. SIGHUP: read the configuration again.
+    """
+    configuration = options.load_config(config)
+    from sidecar.runtime.main import Mode
+    from sidecar.runtime.main import run as supervise
+
+    return supervise(configuration, Mode(keep_server=keep_server), lambda: options.load_config(config))
+
+
+@options.command(
+    "exec",
+    {
+        0: "told to stop, and did; with --once: the command ended with 0",
+        1: "the guard is not to be had; with --once: the lock was lost",
+        2: "bad usage",
+        4: "refused: another one runs in the same --state-dir",
+    },
+    context_settings={"allow_interspersed_args": False},
+)
+@click.option(
+    "--backend",
+    required=True,
+    metavar="URL",
+    help="etcd://HOST:PORT[,HOST:PORT...], etcds:// (TLS), consul://HOST:PORT, consuls://, or local:///PATH.",
+)
+@click.option("--cluster", required=True, metavar="NAME", help="Name of the lock.")
+@click.option("--node", metavar="NAME", help="Name of this competitor [default: the host name].")
+@click.option(
+    "--ttl", type=options.DURATION, metavar="D", default="10s", show_default=True, help="Lease to ask for."
+)
+@click.option(
+    "--restarts",
+    type=click.IntRange(0, 1000),
+    default=3,
+    show_default=True,
+    help="How often a command that fails is started again before another node gets the lock.",
+)
+@click.option("--once", is_flag=True, help="End with the first exit of the command, or loss of the lock (1).")
+@click.option(
+    "--state-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Remember the epoch here, across runs [default: not at all].",
+)
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- CMD...")
+def exec_(
+    backend: str,
+    cluster: str,
+    node: str | None,
+    ttl: int,
+    restarts: int,
+    once: bool,
+    state_dir: Path | None,
+    command: tuple[str, ...],
+) -> int:
+    """Run a command under the lock, without a configuration file.
+
+    Waits for the lock, starts the command, stops it when the lock is lost, and competes again. Credentials
+    come by SIDECAR_ETCD__* and SIDECAR_CONSUL__* from the environment. With --once the command's exit status
+    is that of exec.
+    """
+    if click.get_current_context().find_root().params.get("config") is not None:
+        raise click.UsageError("exec takes no configuration file; see run", click.get_current_context())
+    from contextlib import ExitStack
+    from tempfile import TemporaryDirectory
+
+    from sidecar.config import for_exec
+
+    with ExitStack() as stack:
+        if state_dir is None:
+            folder = Path(
+                stack.enter_context(TemporaryDirectory(prefix="sidecar-exec-", ignore_cleanup_errors=True))
+            )
+        else:
+            folder = state_dir.absolute()
+        configuration = for_exec(backend, cluster, node, ttl, restarts, command, once, folder)
+        from sidecar.runtime.main import Mode
+        from sidecar.runtime.main import run as supervise
+
+        return supervise(configuration, Mode(raw_output=True, remembers=state_dir is not None))
+
+
+@options.command(
+    "demo",
+    {
+        0: "ended; with --script: at no time two servers were active",
+        1: "with --script: something went wrong, or two servers were active",
+        2: "bad usage",
+        130: "interrupted",
+    },
+)
+@options.config_option
+@click.option("--script", is_flag=True, help="Play crash, freeze and switchover, print the times, and end.")
+def demo(config: Path | None, script: bool) -> int:
+    """Play a three-node cluster of stand-in servers on this machine.
+
+    Needs nothing but this machine, and leaves nothing behind. A configuration is not used.
+    """
+    from importlib.util import find_spec
+
+    if find_spec("sidecar.demo") is None:
+        from sidecar.errors import Failed
+
+        raise Failed("the demo is not part of this version")
+    from importlib import import_module
+
+    status: int = import_module("sidecar.demo").main(script)
+    return status

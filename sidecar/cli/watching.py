@@ -1,0 +1,128 @@
+"""``watch``: the status as it changes, through outages of the backend."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+from sidecar.cli import options, printing
+from sidecar.cli.looking import page
+
+if TYPE_CHECKING:
+    from sidecar.core.model import View
+    from sidecar.operate.desk import Desk
+
+REFRESH_MS = 1_000  # ages are shown in seconds
+
+
+@options.command(
+    "watch",
+    {
+        2: "bad usage or configuration",
+        3: "the backend rejects the credentials; one that is only gone is waited for",
+        130: "interrupted",
+    },
+)
+@options.config_option
+@options.output_option
+def watch(config: Path | None, form: str) -> None:
+    """Show the status, live, until interrupted.
+
+    On a terminal the page is kept up to date. Else each change is a line, or with -o json an object to a
+    line, or with -o yaml a document. An outage of the backend is shown and waited out.
+    """
+    configuration = options.load_config(config)
+    with options.open_desk(configuration) as desk:
+        if form == "table" and sys.stdout.isatty():
+            _live(desk, configuration.node)
+        for view, trouble in looks(desk, repeat=False):
+            _write(desk, view, trouble, form)
+
+
+def looks(desk: "Desk", *, repeat: bool) -> Iterator[tuple["View | None", str | None]]:
+    """Yield the newest view, and why there is no newer one; for ever. *repeat*: also without a change.
+
+    Raises:
+        Denied: The backend rejects the credentials.
+    """
+    from sidecar.errors import BackendError
+    from sidecar.operate.desk import PAUSE_MS, Follower, pause
+
+    follower: Follower | None = None
+    while follower is None:
+        try:
+            follower = Follower(desk, desk.backend.read(deadline=desk.after(5 * REFRESH_MS)))
+        except BackendError as error:
+            if not error.retry:
+                raise
+            yield None, str(error)
+            pause(PAUSE_MS)
+    yield follower.view, None
+    while True:
+        before = follower.trouble
+        changed = follower.newer(desk.after(REFRESH_MS))
+        if repeat or changed or (before is None) != (follower.trouble is None):
+            yield follower.view, str(follower.trouble) if follower.trouble is not None else None
+
+
+def _write(desk: "Desk", view: "View | None", trouble: str | None, form: str) -> None:
+    from sidecar.clock import wall_ms
+    from sidecar.operate.status import local_time, status
+
+    now = wall_ms()
+    found = status(view, cluster=desk.cluster, backend=desk.store, now_unix_ms=now) if view else {}
+    if form == "table":
+        line = f"backend does not answer: {trouble}" if trouble else _line(found)
+        _once(f"{local_time(now)} ", line)
+        return
+    if form == "yaml":
+        click.echo("---")
+    printing.document({"at": local_time(now), "trouble": trouble} | found, form, compact=True)
+
+
+_last: list[str] = []
+
+
+def _once(prefix: str, line: str) -> None:
+    """Write a line unless it says what the one before said."""
+    if _last != [line]:
+        _last[:] = [line]
+        click.echo(printing.printable(prefix + line))
+
+
+def _line(found: dict[str, object]) -> str:
+    nodes = found["nodes"]
+    notices = found["notices"]
+    pending = found["pending"]
+    assert isinstance(nodes, list)
+    assert isinstance(notices, list)
+    active = f"{found['active']} active" if found["active"] else "nobody active"
+    parts = [f"{active}, epoch {found['epoch']}"]
+    parts += [f"{node['node']} {node['role']} {node['state']}: {node['message']}" for node in nodes]
+    if isinstance(pending, dict):
+        parts.append(f"{pending['kind']} {pending['state']}")
+    return "; ".join([*parts, *notices])
+
+
+def _live(desk: "Desk", here: str) -> NoReturn:
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    from sidecar.clock import wall_ms
+    from sidecar.operate.status import status
+
+    console = Console(highlight=False)
+    with Live(console=console, auto_refresh=False, screen=False, vertical_overflow="crop") as live:
+        for view, trouble in looks(desk, repeat=True):
+            text = ""
+            if view is not None:
+                found = status(view, cluster=desk.cluster, backend=desk.store, now_unix_ms=wall_ms())
+                text = page(found, here, console.width)
+            if trouble is not None:
+                shown = printing.paint(f"backend does not answer: {printing.printable(trouble)}", "red")
+                text = f"{shown}\n{text}"
+            live.update(Text.from_ansi(text), refresh=True)
+    raise AssertionError("looks never ends")

@@ -1,0 +1,303 @@
+"""``failover``: takes the lock from an active that does not answer; or raises the epoch of an old store.
+
+Breaking a lock starts nothing. Nobody can acquire it before the old holder's TTL has passed on the store's
+clock, or the old holder has proved its server dead. So a broken lock costs availability, never safety.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
+
+from sidecar.clock import wall_ms
+from sidecar.core.model import LockRecord, NodeRecord, Request, RequestState, View
+from sidecar.core.units import NO_EPOCH, Epoch, Instant
+from sidecar.errors import BackendError, Conflict, Failed, OutcomeUnknown, Refused, TimedOut
+from sidecar.operate import words
+from sidecar.operate.asking import UNSURE, Done, Gap, Not, Tell, Verdict, new_request, so_far
+from sidecar.operate.desk import PAUSE_MS, READ_WITHIN_MS, Desk, Follower, pause
+from sidecar.operate.handover import serves
+
+BREAK_WITHIN_MS = 10_000
+"""How long a break whose outcome is unknown is asked about, and asked again."""
+
+
+class Plan(NamedTuple):
+    """What a failover would do, to be shown before it is done."""
+
+    view: View
+    epoch: Epoch  # of the lock to break; 0: it cannot be read
+    source: str | None
+    to: str | None
+    ttl_ms: int
+    risks: tuple[str, ...]
+
+
+def plan(desk: Desk, view: View, to: str | None) -> Plan:
+    """Return what breaking the lock would mean.
+
+    Raises:
+        Refused: It makes no sense now; says what would allow it.
+    """
+    holder = view.holder
+    if holder is None and not view.lock_unreadable:
+        raise Refused(f"nobody holds the lock: {words.nobody_active(view)}")
+    source = holder.node if holder is not None else None
+    reason = words.paused(view, *([to] if to else [])) or words.unfit(view, to, source)
+    if reason is not None:
+        raise Refused(reason)
+    if "request" in view.unreadable:
+        raise Refused("the key request cannot be read; upgrade this sidecar, or delete the key")
+    ttl_ms = holder.ttl_ms if holder is not None else desk.ttl_ms
+    epoch = holder.epoch if holder is not None else NO_EPOCH
+    return Plan(view, epoch, source, to, ttl_ms, _risks(view, holder, ttl_ms))
+
+
+def _risks(view: View, holder: LockRecord | None, ttl_ms: int) -> tuple[str, ...]:
+    record = view.node(holder.node) if holder is not None else None
+    who = (
+        f"{holder.node} is active at epoch {holder.epoch}, {_last_seen(record)}"
+        if holder is not None
+        else "the lock cannot be read: somebody unknown may be active"
+    )
+    name = holder.node if holder is not None else "the active"
+    return (
+        who,
+        f"the server of {name} is killed: what it has not written yet is lost",
+        f"nobody is active until it is proven dead, or for {words.span(ttl_ms)}; then another one starts",
+        f"if the whole machine of {name} was frozen and wakes up later, only the epoch keeps its server out",
+    )
+
+
+def _last_seen(record: NodeRecord | None) -> str:
+    if record is None:
+        return "and shows no sign of life"
+    age_ms = max(0, wall_ms() - record.seen_at_unix_ms)
+    return f"last seen {words.span(age_ms)} ago ({record.message})"
+
+
+def failover(desk: Desk, what: Plan, timeout_ms: int, tell: Tell) -> Done:
+    """Break the lock of *what* and wait until another node serves.
+
+    Raises:
+        Failed: The lock changed hands meanwhile, or the wrong node has taken it.
+        TimedOut: It is broken, or may be, and nobody was seen to have taken over.
+        BackendError: The store does not answer, and the lock is not broken.
+    """
+    follower = Follower(desk, desk.read())
+    until = desk.after(timeout_ms)
+    _still(follower.view, what)
+    request = new_request(desk, what.view, "failover", what.source, what.to)
+    _note(desk, follower, request, "asked")
+    _break(desk, follower, what, request)
+    _note(desk, follower, request, "confirmed")
+    tell(
+        f"the lock of {what.source or 'nobody known'} is broken (id {request.id[:8]}); "
+        f"it is free in at most {words.span(what.ttl_ms)}"
+    )
+
+    def judge(view: View) -> Verdict:
+        return judge_takeover(view, request)
+
+    return _await(desk, follower, judge, until, timeout_ms, "failover", tell)
+
+
+def _still(view: View, what: Plan) -> None:
+    """Raise Failed when the lock is not any more what the user was asked about."""
+    epoch = view.holder.epoch if view.holder is not None else NO_EPOCH
+    if (epoch, view.lock_unreadable) != (what.epoch, what.view.lock_unreadable):
+        state = so_far(view, None)
+        raise Failed(f"failover: the lock changed hands meanwhile: {state}; nothing was broken")
+
+
+def judge_takeover(view: View, request: Request) -> Verdict:
+    """Return who has taken over from an active whose lock was broken."""
+    holder = view.holder
+    if holder is None or holder.epoch <= request.epoch or not serves(view):
+        return None
+    if holder.node == request.to or (request.to is None and holder.node != request.source):
+        return Done(holder.node, holder.epoch)
+    what = "active again" if holder.node == request.source else "active"
+    instead = f", not {request.to}" if request.to else ""
+    return Not(f"{holder.node} is {what} at epoch {holder.epoch}{instead}")
+
+
+def _note(desk: Desk, follower: Follower, request: Request, state: RequestState, reason: str = "") -> None:
+    """Write where the failover stands, for the others to see. It does not depend on that.
+
+    Only the first note must succeed, so that two failovers do not both begin unseen.
+    """
+    first, until = state == "asked", desk.after(READ_WITHIN_MS)
+    while True:
+        view = follower.view
+        expected = view.versions.get("request", 0)
+        ours = view.request is not None and view.request.id == request.id
+        if ours and view.request is not None and view.request.state == state:
+            return
+        if not first and not ours:
+            return  # somebody else's by now
+        try:
+            desk.backend.write(
+                replace(request, state=state, reason=reason or None), expected=expected, deadline=until
+            )
+            follower.refresh(until)
+        except Conflict:
+            follower.refresh(until)
+        except BackendError as error:
+            if not first:
+                return
+            if not error.retry or desk.halted() or desk.clock.now() >= until:
+                raise
+            pause(PAUSE_MS)
+            follower.refresh(until)
+        else:
+            return
+
+
+def _break(desk: Desk, follower: Follower, what: Plan, request: Request) -> None:
+    until, unsure = desk.after(BREAK_WITHIN_MS), False
+    while True:
+        try:
+            desk.backend.break_lock(
+                what.epoch,
+                to=what.to,
+                by=desk.by,
+                request=request.id,
+                ttl_ms=what.ttl_ms,
+                deadline=min(until, desk.after(READ_WITHIN_MS)),
+            )
+        except Conflict:
+            follower.refresh(until)
+            if unsure or _is_broken(follower.view, request):
+                return  # a try whose answer was lost may have done it: what follows will show
+            reason = f"the lock changed hands meanwhile: {so_far(follower.view, None)}"
+            _note(desk, follower, request, "failed", reason)
+            raise Failed(f"failover: {reason}; nothing was broken") from None
+        except BackendError as error:
+            unsure = unsure or isinstance(error, OutcomeUnknown)
+            over = not error.retry or desk.halted() or desk.clock.now() >= until
+            if over and unsure:
+                raise TimedOut(
+                    f"failover: it is unknown whether the lock is broken: {error}; {UNSURE}"
+                ) from error
+            if over:
+                raise type(error)(f"{error}; the lock is not broken") from error
+            pause(PAUSE_MS)
+        else:
+            return
+
+
+def _is_broken(view: View, request: Request) -> bool:
+    """Tell whether it was this request that broke the lock, at the latest look."""
+    return view.lock is not None and view.lock.state == "broken" and view.lock.request == request.id
+
+
+def _await(
+    desk: Desk,
+    follower: Follower,
+    judge: Callable[[View], Verdict],
+    until: Instant,
+    timeout_ms: int,
+    what: str,
+    tell: Tell,
+) -> Done:
+    gap, told = Gap(desk), False
+    while True:
+        gap.see(follower.view)
+        match judge(follower.view):
+            case Done() as done:
+                return done._replace(without_active_ms=gap.length_ms)
+            case Not(reason):
+                raise Failed(f"{what}: {reason}")
+            case None:
+                pass
+        state = so_far(follower.view, None)
+        if desk.halted():
+            raise TimedOut(f"interrupted; the lock is broken and the {what} goes on ({state}): {UNSURE}")
+        if desk.clock.now() >= until:
+            raise TimedOut(
+                f"{what}: nobody was seen to take over within {words.span(timeout_ms)} ({state}); {UNSURE}"
+            )
+        follower.newer(until)
+        if follower.trouble is not None and not told:
+            tell(f"the backend does not answer, still trying: {follower.trouble}")
+        told = follower.trouble is not None
+
+
+class RaisePlan(NamedTuple):
+    """What raising the epoch would do."""
+
+    view: View
+    floor: Epoch
+    risks: tuple[str, ...]
+
+
+def plan_raise(view: View, own_mark: Epoch) -> RaisePlan:
+    """Return to what the store's epoch has to be raised.
+
+    Raises:
+        Refused: It is not behind, or somebody holds the lock.
+    """
+    marks = {record.node: record.mark for record in view.nodes}
+    floor = max([own_mark, *marks.values()])
+    store = view.epoch.epoch
+    holder = view.holder
+    if holder is not None:
+        held = f"{holder.node} holds the lock at epoch {holder.epoch}"
+        raise Refused(f"{held}; stop its sidecar first, then raise the epoch")
+    if (reason := words.paused(view)) is not None:
+        raise Refused(reason)
+    if view.lock is not None and not view.lock_expired:
+        raise Refused(words.nobody_active(view) or "the lock is not free")
+    if view.lock_unreadable:
+        raise Refused("the lock cannot be read; `sidecar failover` replaces it, raise the epoch after that")
+    if floor <= store and "epoch" not in view.unreadable:
+        raise Refused(
+            f"the store's epoch {store} is not behind: the highest seen by a node that is there is {floor}"
+        )
+    seen = ", ".join(f"{node} has seen {mark}" for node, mark in sorted(marks.items())) or "no node is there"
+    here = f", this node {own_mark}" if own_mark else ""
+    return RaisePlan(
+        view,
+        floor,
+        (
+            f"the store is at epoch {store}; {seen}{here}: it was wiped, restored or replaced",
+            "a node that is not there may have seen a higher one, or may be active unknown to this store",
+            "make sure that no server of this cluster runs elsewhere",
+        ),
+    )
+
+
+def raise_epoch(desk: Desk, what: RaisePlan, timeout_ms: int, tell: Tell) -> Done:
+    """Raise the store's epoch and wait until a node serves.
+
+    Raises:
+        As `failover`.
+    """
+    follower = Follower(desk, what.view)
+    until = desk.after(timeout_ms)
+    epoch = _raise(desk, what.floor, desk.after(BREAK_WITHIN_MS))
+    tell(f"the epoch is {epoch}; the lock is free in at most {words.span(desk.ttl_ms)}")
+
+    def judge(view: View) -> Verdict:
+        holder = view.holder
+        if holder is None or holder.epoch <= epoch or not serves(view):
+            return None
+        return Done(holder.node, holder.epoch)
+
+    return _await(desk, follower, judge, until, timeout_ms, "raising the epoch", tell)
+
+
+def _raise(desk: Desk, floor: Epoch, until: Instant) -> Epoch:
+    unsure = False
+    while True:
+        try:
+            return desk.backend.raise_epoch(floor, ttl_ms=desk.ttl_ms, by=desk.by, deadline=until)
+        except Conflict as error:
+            raise Failed(f"the epoch is not raised: {error}") from error
+        except BackendError as error:
+            unsure = unsure or isinstance(error, OutcomeUnknown)
+            if not error.retry or desk.halted() or desk.clock.now() >= until:
+                if unsure:
+                    raise TimedOut(f"it is unknown whether the epoch is raised: {error}; {UNSURE}") from error
+                raise
+            pause(PAUSE_MS)

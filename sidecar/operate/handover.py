@@ -1,0 +1,112 @@
+"""``switchover`` and ``restart``: requests that a healthy node carries out."""
+
+from sidecar.core.model import Request, View
+from sidecar.errors import Refused
+from sidecar.operate import words
+from sidecar.operate.asking import Asking, Done, Not, Tell, Verdict, new_request, refuse_second
+from sidecar.operate.desk import Desk, Follower
+
+
+def check_switchover(view: View, to: str | None) -> str:
+    """Return the active that would be asked.
+
+    Raises:
+        Refused: It makes no sense now; says what would allow it.
+    """
+    holder = view.holder
+    if holder is None:
+        raise Refused(words.nobody_active(view) or "nobody is active")
+    held = words.paused(view, holder.node, *([to] if to else []))
+    reason = held or words.unfit(view, to, holder.node)
+    if reason is not None:
+        raise Refused(reason)
+    record = view.node(holder.node)
+    if record is not None and record.state in ("starting", "stopping", "failed"):
+        hint = "wait until it runs, or see `sidecar failover`"
+        raise Refused(f"{holder.node} is {record.state} ({record.message}); {hint}")
+    refuse_second(view)
+    return holder.node
+
+
+def switchover(desk: Desk, to: str | None, timeout_ms: int, tell: Tell) -> Done:
+    """Have the active hand over to *to*, or to the best other node, and return what was observed.
+
+    Raises:
+        Refused: Not tried, by this command or by the active.
+        Failed: Tried, and it did not come about, or was rolled back.
+        TimedOut: Not known.
+        BackendError: The store does not answer, and nothing will happen.
+    """
+
+    def make(view: View) -> Request:
+        return new_request(desk, view, "switchover", check_switchover(view, to), to)
+
+    follower = Follower(desk, desk.read())
+    until = desk.after(timeout_ms)
+    asking = Asking.place(desk, follower, make, tell)
+    tell(f"asked {asking.request.source} to hand over (id {asking.request.id[:8]})")
+    answer = asking.await_answer()
+    asking.request = answer
+    tell(f"{answer.source} hands over to {answer.to or 'another node'}")
+    asking.confirm(until)
+    return asking.await_outcome(judge_handover, until, timeout_ms)
+
+
+def judge_handover(view: View, request: Request, over: bool) -> Verdict:
+    """Return what became of a confirmed switchover. *over*: what is seen now has to do."""
+    match request.state:
+        case "rolled_back":
+            return Not(f"rolled back, {request.source} is to stay active: {request.reason}")
+        case "failed" | "abandoned" | "refused":
+            return Not(f"{request.state}: {request.reason or 'no reason given'}")
+    concluded = view.request is None or view.request.id != request.id or request.state == "done"
+    holder = view.holder
+    if holder is None or holder.epoch <= request.epoch or not serves(view):
+        return None
+    if not concluded and not over:
+        return None  # it is about to be
+    wanted = holder.node == request.to or (request.to is None and holder.node != request.source)
+    if wanted:
+        return Done(holder.node, holder.epoch)
+    return Not(f"{holder.node} is active at epoch {holder.epoch}, not {request.to or 'another node'}")
+
+
+def serves(view: View) -> bool:
+    """Tell whether the holder of the lock says that its server runs as active, at the lock's epoch."""
+    holder = view.holder
+    record = view.node(holder.node) if holder is not None else None
+    if holder is None or record is None:
+        return False
+    return (record.role, record.state, record.epoch) == ("active", "running", holder.epoch)
+
+
+def restart(desk: Desk, node: str, timeout_ms: int, tell: Tell) -> Done:
+    """Have *node* restart its server in place, and return what was observed.
+
+    Raises:
+        As `switchover`.
+    """
+
+    def make(view: View) -> Request:
+        if view.node(node) is None:
+            raise Refused(f"{node} is not there; there are: {words.names(view)}")
+        refuse_second(view)
+        return new_request(desk, view, "restart", node, None)
+
+    follower = Follower(desk, desk.read())
+    until = desk.after(timeout_ms)
+    asking = Asking.place(desk, follower, make, tell)
+    tell(f"asked {node} to restart its server (id {asking.request.id[:8]})")
+    asking.request = asking.await_answer()
+    asking.confirm(until)
+    return asking.await_outcome(judge_restart, until, timeout_ms)
+
+
+def judge_restart(view: View, request: Request, over: bool) -> Verdict:
+    """Return what became of a confirmed restart."""
+    if request.state in ("failed", "abandoned", "refused", "rolled_back"):
+        return Not(request.reason or request.state)
+    record = view.node(request.source) if request.source else None
+    if request.state != "done" or record is None or record.state in ("starting", "stopping", "failed"):
+        return None
+    return Done(record.node, record.epoch)
