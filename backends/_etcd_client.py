@@ -1,15 +1,17 @@
 """Calls to an etcd cluster: several endpoints, one total deadline, errors that say what may have happened.
 
 Rules
-- The endpoint that worked last is asked first. While it is silent the next one is asked as well, and the first answer
-  counts (a hedge), so one frozen member costs a fraction of the deadline. Every request sent through here is therefore
-  one that may safely arrive twice; ``Answer.maybe`` says when an earlier copy may have been carried out.
-- A request leaves only on a connection that has answered a ``Status`` before. What fails earlier is `NotSent` for
-  certain; what fails later may have happened, unless etcd's gRPC code says that it was refused.
-- Decisions use codes, never texts. Texts are for people, and the guesses in `_plain` change nothing else.
-- Going back: a linearizable answer never has a lower revision than one that was complete before it was asked. One
-  that has, or that comes from another cluster id, is from a restored or foreign member. It counts only when all
-  members that answer, a majority of the endpoints at least, say the same: then the store has been replaced.
+- The endpoint that worked last is asked first. While it is silent the next one is asked as well, and
+  the first answer counts (a hedge), so one frozen member costs a fraction of the deadline. Every
+  request is therefore one that may safely arrive twice; ``Answer.maybe`` says when an earlier copy may
+  have been carried out.
+- A request leaves only on a connection that has answered a ``Status`` before. What fails earlier is
+  `NotSent` for certain; what fails later may have happened, unless etcd's code says that it refused.
+- Decisions use codes, never texts. Texts are for people: the guesses in `_plain` change nothing else.
+- Going back: a linearizable answer never has a lower revision than one that was complete before it was
+  asked. One that has, or that comes from another cluster id, is from a restored or foreign member. It
+  counts only when all members that answer, a majority of the endpoints at least, say the same: then
+  the store has been replaced.
 """
 
 import queue
@@ -29,6 +31,10 @@ from sidecar.errors import BackendError, Denied, NotSent, OutcomeUnknown
 HEDGE_MAX_MS = (
     400  # silence of an endpoint before the next is asked too; more costs lease when a member freezes
 )
+PATIENCE_MS = 600  # with a refusal, which may be up to two backoffs old (gRPC fails from memory meanwhile)
+REASK_MS = (
+    1_000  # etcd 3.4 forgets reads over a change of leader, and answers after 7 s (3.5: asks again itself)
+)
 PAUSE_MS = 100  # between rounds while a cluster has no leader; an election takes about 1 s
 CONFIRM_MS = 1_000  # for all members to say whether the store was replaced
 REASON_CHARS = 160
@@ -37,8 +43,8 @@ CHANNEL_OPTIONS = (
     ("grpc.enable_http_proxy", 0),
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 500),
-    ("grpc.max_reconnect_backoff_ms", 500),
+    ("grpc.max_reconnect_backoff_ms", 300),
+    ("grpc.min_reconnect_backoff_ms", 1_000),  # in truth the least time that a connect may take
     # etcd ends connections that ping more often than every 5 s (--grpc-keepalive-min-time)
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 3_000),
@@ -271,7 +277,7 @@ class Client:
         pending: set[_Attempt] = set()
         waiting = self._order()
         maybe, again, reason = False, False, "no time left before it was asked"
-        next_at = self._clock.now()
+        next_at = round_at = started_at = self._clock.now()
         try:
             while True:
                 now = self._clock.now()
@@ -284,11 +290,14 @@ class Client:
                     pending.add(attempt)
                     reason = f"{attempt.endpoint.address}: no answer in time"
                     continue
-                if not waiting and not pending:
-                    if not again:
+                if not waiting:
+                    if not pending and not again:
                         break
-                    waiting, again, next_at = self._order(), False, Instant(now + PAUSE_MS)
-                until = next_at if waiting else deadline
+                    asked = [] if now - round_at >= REASK_MS else [attempt.endpoint for attempt in pending]
+                    if again or not asked:
+                        waiting = [endpoint for endpoint in self._order() if endpoint not in asked]
+                        round_at, again, next_at = now, False, Instant(now + PAUSE_MS)
+                until = next_at if waiting else Instant(round_at + REASK_MS)
                 try:
                     attempt = done.get(timeout=left_s(min(until, deadline), self._clock) + 0.001)
                 except queue.Empty:
@@ -312,9 +321,8 @@ class Client:
                     if verdict is not None:
                         raise verdict
                     maybe = True
-                again = (
-                    again or attempt.endpoint.version is not None
-                )  # it was good once: an election, a restart
+                known_good = attempt.endpoint.version is not None  # an election, a restart
+                again = again or known_good or self._clock.now() - started_at < PATIENCE_MS
                 attempt.endpoint.connected = False
                 next_at = self._clock.now()  # do not wait for the hedge: this one is over
         finally:
@@ -416,7 +424,7 @@ class Client:
                 self._cluster_id = header.cluster_id
                 if method in LINEARIZABLE:
                     self._revision = max(self._revision, header.revision)
-                    self.term = max(self.term, header.raft_term)
+                    self.term = header.raft_term
                     self.checked_at = self._clock.now()
                 return
             known = self._cluster_id, attempt.floor
@@ -465,7 +473,7 @@ class _AuthDisabled(Exception):
 
 
 def _judge(method: str, error: Any, reason: str) -> Exception | None:
-    """Return what to raise for a request that was sent and failed; None: unknown, another endpoint may know."""
+    """Return what to raise for a request that was sent and failed; None: unknown, ask elsewhere."""
     code = error.code() if isinstance(error, grpc.RpcError) and hasattr(error, "code") else None
     if code in CREDENTIALS:
         return _TokenRefused(reason)

@@ -1,19 +1,20 @@
-"""All that touches python-etcd3: its generated messages and service names, and the way to import them.
+"""All that touches python-etcd3: its generated messages, and the way to import them.
 
-Of etcd3 0.12.0 only the generated code is used. Its client has no default deadline, one endpoint, a token fetched
-once, and a lock that is unsafe; and importing it costs 30 ms (tenacity) for nothing.
+Of etcd3 0.12.0 only the generated code is used. Its client has no default deadline, one endpoint,
+a token fetched once and a lock that is unsafe; and importing it costs 30 ms (tenacity) for nothing.
 
 Workarounds
-- The generated code predates protobuf 3.20 and needs the pure-Python implementation, chosen by an environment variable
-  before protobuf is first imported (github.com/kragniz/python-etcd3/issues/1923).
-- ``import etcd3.etcdrpc`` runs ``etcd3/__init__``, which imports the client. It gets an empty parent for the
-  moment of its import, and whoever wants the real etcd3 afterwards still finds it.
+- The generated code predates protobuf 3.20 and needs the pure-Python implementation, chosen by an
+  environment variable before protobuf is first imported.
+- ``import etcd3.etcdrpc`` runs ``etcd3/__init__``, which imports the client. It gets an empty parent
+  for the moment of its import, and whoever wants the real etcd3 afterwards still finds it.
 """
 
 import importlib
 import importlib.util
 import os
 import sys
+import warnings
 from types import ModuleType
 from typing import Any
 
@@ -29,7 +30,9 @@ def _load() -> ModuleType:
         raise ImportError("the package etcd3 is not installed")
     sys.modules["etcd3"] = importlib.util.module_from_spec(spec)  # not executed
     try:
-        return importlib.import_module("etcd3.etcdrpc.rpc_pb2")
+        with warnings.catch_warnings():  # a hundred deprecations of protobuf, none of them ours to mend
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return importlib.import_module("etcd3.etcdrpc.rpc_pb2")
     finally:
         del sys.modules["etcd3"]
 
@@ -41,7 +44,7 @@ UNARY = {
     "Txn": ("/etcdserverpb.KV/Txn", pb.TxnRequest, pb.TxnResponse),
     "LeaseGrant": ("/etcdserverpb.Lease/LeaseGrant", pb.LeaseGrantRequest, pb.LeaseGrantResponse),
     "LeaseRevoke": ("/etcdserverpb.Lease/LeaseRevoke", pb.LeaseRevokeRequest, pb.LeaseRevokeResponse),
-    # A stream in etcd's description; one request and one answer are the same bytes, without a feeding thread.
+    # A stream in etcd's description; one request and one answer are the same bytes, and no threads.
     "LeaseKeepAlive": (
         "/etcdserverpb.Lease/LeaseKeepAlive",
         pb.LeaseKeepAliveRequest,
@@ -82,7 +85,7 @@ def delete(key: bytes, end: bytes = b"") -> Any:
 def is_at(
     key: bytes, *, mod: int | None = None, create: int | None = None, lease: int | None = None
 ) -> list[Any]:
-    """Return the comparisons that hold while *key* has these revisions and this lease; 0: it does not exist."""
+    """Return what is true while *key* has these revisions and this lease; 0: it does not exist."""
     compare, found = pb.Compare, []
     common = {"key": key, "result": pb.Compare.EQUAL}
     if mod is not None:

@@ -1,8 +1,9 @@
 """The cluster's keys as a watch keeps them: one stream, never a gap, and a check that it still lives.
 
-A thread reads all keys, then follows the stream from the next revision on; whatever breaks the stream (compaction, a
-member without leader, a move to another endpoint) makes it begin again with a read. A stream on a member that
-froze says nothing for ever: so whoever waits makes sure every `CHECK_MS` that some linearizable answer has come.
+A thread reads all keys, then follows the stream from the next revision on; whatever breaks the stream
+(compaction, a member without leader, a move to another endpoint) makes it begin again with a read. A
+stream on a member that froze says nothing for ever: so whoever waits makes sure every `CHECK_MS` that
+some linearizable answer has come.
 """
 
 import threading

@@ -1,34 +1,34 @@
 """The etcd backend: a lock key bound to a lease, an epoch raised in the same transaction.
 
 How the clauses are kept
-- A hold is known by the create revision of the lock key and its lease; both are in its cookie. Renewing is a keep-alive
-  and *then* a linearizable transaction that the key still has that create revision, is unmodified and bound to that
-  lease. The order proves it: the lease was extended after ``sent_at``, and the key was there after that. A keep-alive is
-  answered by one member alone, perhaps by a leader that has been deposed without knowing: so the raft term must have
-  been the same before, in the keep-alive and in the check, else both are done again.
-- Acquiring is one transaction (lock key absent, epoch key unmodified) when a spare lease is at hand, which standbys keep
-  fresh with what they publish. Such a grant counts from when that lease was last *extended*, never from the
-  transaction. The lease is extended again beside the transaction, which counts when it was answered in the same term.
-  After an unknown outcome the spare is dropped and left to expire: nobody must keep a lock alive that he does not know of.
-- A broken lock gets its own lease *after* the break, from whoever breaks it or, when that process died in between, from the
-  next that sees it: until then it does not expire at all. A lease granted before could run out too early, since the
-  holder may renew until the very moment of the break.
+- A hold is known by the create revision of the lock key and its lease; both are in its cookie.
+  Renewing is a keep-alive and *then* a linearizable transaction that the key still has that create
+  revision, is unmodified and bound to that lease. The order proves it: the lease was extended after
+  ``sent_at``, and the key was there after that. A keep-alive is answered by one member alone, perhaps
+  by a leader that was deposed without knowing: so the raft term must have been the same before, in the
+  keep-alive and in the check, else both are done again.
+- Acquiring is one transaction (lock key absent, epoch key unmodified) when a spare lease is at hand,
+  which standbys keep fresh with what they publish. Such a grant counts from when that lease was last
+  *extended*, never from the transaction. A keep-alive sent beside the transaction counts when it was
+  answered in the same term. After an unknown outcome the spare is left to expire: nobody must keep a
+  lock alive that he does not know of.
+- A broken lock gets its own lease *after* the break, from whoever breaks it or, when that process died
+  in between, from the next that reads it: until then it does not expire at all. A lease granted before
+  could run out too early, since the holder may renew until the very moment of the break.
 
-Not guaranteed: TTLs are whole seconds, and etcd raises them to its floor (2 s with default elections); expiry is noticed
-by etcd up to 1 s late.
+Not guaranteed: TTLs are whole seconds, and etcd raises them to its floor (2 s with default elections);
+etcd notices the end of a lease up to 1 s late.
 """
 
-import os
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
-import grpc
-
 from backends._etcd_client import Answer, Client, LeaseGone, Login
+from backends._etcd_leases import Lease, Leases
+from backends._etcd_options import login
 from backends._etcd_rpc import after, delete, found, get, is_at, pb, put, txn
 from backends._etcd_watch import Key, Snapshot, Watcher
 from backends.shared import (
@@ -45,10 +45,8 @@ from backends.shared import (
     history,
     history_key,
     key_of,
-    known_options,
     required_epoch,
     root,
-    text_option,
 )
 from sidecar.clock import Clock
 from sidecar.core.model import EpochRecord, HistoryEntry, LockRecord, NodeRecord, Request, Settings, View
@@ -57,7 +55,6 @@ from sidecar.documents import decode, encode
 from sidecar.errors import (
     BackendError,
     BadDocument,
-    ConfigError,
     Conflict,
     NotHolder,
     NotSent,
@@ -65,12 +62,7 @@ from sidecar.errors import (
 )
 from sidecar.ports import BackendInfo, BackendSettings, Grant, HeldBy, Hold
 
-OPTIONS = ("endpoints", "ca_file", "cert_file", "key_file", "username", "password_file")
-DEFAULT_ENDPOINT = "http://127.0.0.1:2379"
-DEFAULT_PORT = 2379
-SYSTEM_CA = Path("/etc/ssl/certs/ca-certificates.crt")
 ROUNDS = 5  # of a compare that fails because somebody else was first; each round he has made progress
-SPARE_AGE_DIVISOR = 3  # a spare older than a third of its TTL is not used: its grant would be short-lived
 TTL_FLOOR_MS = 2_000
 INFO_MS = 500  # for endpoints other than the one that works to tell their version
 CLOSE_S = 0.5
@@ -82,18 +74,7 @@ def connect(settings: BackendSettings, clock: Clock) -> "EtcdBackend":
     Raises:
         ConfigError: An option is unknown or unusable, or a file cannot be read; names the key.
     """
-    options = settings.options
-    known_options("etcd", options, OPTIONS)
-    return EtcdBackend(_login(options), f"/{root(settings)}", clock)
-
-
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """A lease and since when it runs: the instant before the last request that (re)started its TTL."""
-
-    id: int
-    ttl_s: int
-    since: Instant
+    return EtcdBackend(login(settings.options), f"/{root(settings)}", clock)
 
 
 class EtcdBackend:
@@ -102,11 +83,11 @@ class EtcdBackend:
     def __init__(self, login: Login, prefix: str, clock: Clock) -> None:
         self._prefix, self._clock = prefix, clock
         self._client = Client(login, clock, self._key(LOCK))
+        self._leases = Leases(self._client, clock)
         self._reader = Reader()
         self._watcher = Watcher(self._client, prefix.encode(), self._load, clock)
         self._state = threading.Lock()
         self._known_epoch: Key | None = None  # only saves a round trip: a transaction compares it
-        self._spare: Lease | None = None
         self._lock_ttl_s: int | None = None  # of the lock, once it was asked for
         self._presence: dict[str, Lease] = {}
         self._generation = self._base = self._last = 0  # of view revisions, across replaced stores
@@ -118,9 +99,9 @@ class EtcdBackend:
         versions = {e.address: e.version for e in self._client.endpoints if e.version is not None}
         floor_ms = TTL_FLOOR_MS
         with suppress(BackendError):
-            lease = self._grant(1, deadline)
+            lease = self._leases.grant(1, deadline)
             floor_ms = lease.ttl_s * 1000
-            self._revoke(lease, deadline)
+            self._leases.revoke(lease, deadline)
         return BackendInfo("etcd", self._client.address, versions, floor_ms)
 
     # ---- the lock
@@ -133,7 +114,7 @@ class EtcdBackend:
         for _ in range(ROUNDS):
             at = self._epoch_key(floor, deadline)
             epoch = required_epoch(at.value if at.mod else None, floor)
-            lease = self._take_spare(ttl_s) or self._grant(ttl_s, deadline)
+            lease = self._leases.take_spare(ttl_s) or self._leases.grant(ttl_s, deadline)
             record = LockRecord(node, instance, Epoch(epoch + 1), lease.ttl_s * 1000)
             try:
                 answer, lease = self._try(record, at, lease, deadline)
@@ -142,8 +123,9 @@ class EtcdBackend:
             if answer.body.succeeded:
                 cookie = f"{answer.body.header.revision}:{lease.id}"
                 hold = Hold(node, instance, record.epoch, ttl_ms, cookie)
+                self._wrote_epoch(EpochRecord(record.epoch, node), answer)
                 return Grant(hold, lease.since, lease.ttl_s * 1000)
-            self._spare = lease
+            self._leases.keep_spare(lease)
             with suppress(NotHolder, _Moved):
                 return self._taken(answer, node, instance, ttl_ms, floor, deadline)
         raise NotSent(f"{self._client.address}: lock and epoch keep changing; nothing was written")
@@ -153,7 +135,7 @@ class EtcdBackend:
         create, lease = _cookie(hold)
         check = txn(self._held(create, lease), [], [get(self._key(LOCK))])
         try:
-            extended, answer = self._extend(lease, check, deadline, effect=True)
+            extended, answer = self._leases.extend(lease, check, deadline, effect=True)
         except LeaseGone:
             answer = self._client.call("Txn", check, deadline, effect=False)
             if answer.body.succeeded:
@@ -172,7 +154,10 @@ class EtcdBackend:
         for _ in range(ROUNDS):
             answer = self._client.call("Txn", txn(condition, give_up, look), deadline, effect=True)
             maybe = maybe or answer.maybe
-            if answer.body.succeeded or (maybe and self._has_released(answer, epoch)):
+            if answer.body.succeeded:
+                self._wrote_epoch(epoch, answer)
+                return
+            if maybe and self._has_released(answer, epoch):
                 return
             kv = next(iter(found(answer.body)), None)
             if kv is None or kv.create_revision != create or not _is_broken(kv.value, hold):
@@ -239,12 +224,12 @@ class EtcdBackend:
         ttl_s, key = _whole_s(ttl_ms), self._key(NODES + record.node)
         for _ in range(2):
             lease = self._presence.get(record.node)
-            if lease is None or not self._keep(lease, deadline):
-                lease = self._presence[record.node] = self._grant(ttl_s, deadline)
+            if lease is None or not self._leases.keep(lease, deadline):
+                lease = self._presence[record.node] = self._leases.grant(ttl_s, deadline)
             show = txn([], [put(key, encode(record), lease.id)], [])
             try:
                 if record.role == "standby" and record.available:
-                    self._show_and_freshen(show, self._lock_ttl_s or ttl_s, deadline)
+                    self._leases.freshen_spare(show, self._lock_ttl_s or ttl_s, deadline)
                 else:
                     self._client.call("Txn", show, deadline, effect=True)
             except LeaseGone:
@@ -348,6 +333,10 @@ class EtcdBackend:
         self._known_epoch = key
         return key
 
+    def _wrote_epoch(self, record: EpochRecord, answer: Answer) -> None:
+        revision = int(answer.body.header.revision)
+        self._known_epoch = Key(encode(record), revision, revision, 0)
+
     def _try(self, record: LockRecord, at: Key, lease: Lease, deadline: Instant) -> tuple[Answer, Lease]:
         """Send the transaction with a keep-alive beside it; return its answer and the lease as it is then."""
         lock, epoch = self._key(LOCK), self._key(EPOCH)
@@ -356,21 +345,11 @@ class EtcdBackend:
             put(epoch, encode(EpochRecord(record.epoch, record.node))),
         ]
         request = txn(is_at(lock, create=0) + is_at(epoch, mod=at.mod), take, [get(lock), get(epoch)])
-        term, sent_at = self._client.term, self._clock.now()
-        beside = self._client.beside("LeaseKeepAlive", pb.LeaseKeepAliveRequest(ID=lease.id), deadline)
         try:
-            answer = self._client.call("Txn", request, deadline, effect=True)
+            return self._leases.beside(lease, request, deadline)
         except OutcomeUnknown:
             self._known_epoch = None
             raise
-        alive = beside()
-        if (
-            alive is not None
-            and alive.TTL > 0
-            and alive.header.raft_term == term == answer.body.header.raft_term
-        ):
-            lease = Lease(lease.id, int(alive.TTL), sent_at)
-        return answer, lease
 
     def _taken(
         self, answer: Answer, node: str, instance: str, ttl_ms: int, floor: Epoch, deadline: Instant
@@ -388,71 +367,11 @@ class EtcdBackend:
             raise _Moved
         lock = decode(LOCK, kv.value, LockRecord)
         if (lock.node, lock.instance, lock.state) == (node, instance, "held"):
-            if self._spare is not None and self._spare.id == kv.lease:
-                self._spare = None
+            self._leases.forget_spare(kv.lease)
             hold = Hold(node, instance, lock.epoch, ttl_ms, f"{kv.create_revision}:{kv.lease}")
             return self.renew(hold, deadline=deadline)
         self._adopt({LOCK: Key(kv.value, kv.mod_revision, kv.create_revision, kv.lease)}, deadline)
         return HeldBy(lock.node, lock.epoch)
-
-    def _take_spare(self, ttl_s: int) -> Lease | None:
-        """Return the spare lease if it is fresh, and have none any more."""
-        with self._state:
-            spare, self._spare = self._spare, None
-        fresh = spare is not None and self._age_ms(spare) * SPARE_AGE_DIVISOR <= spare.ttl_s * 1000
-        return spare if spare is not None and fresh and spare.ttl_s >= ttl_s else None
-
-    def _show_and_freshen(self, show: Any, ttl_s: int, deadline: Instant) -> None:
-        """Send what is published, and extend the spare with it, or get one."""
-        with self._state:
-            spare, self._spare = self._spare, None
-        if spare is not None and spare.ttl_s >= ttl_s:
-            with suppress(LeaseGone):
-                spare, _ = self._extend(spare.id, show, deadline, effect=True)
-                self._keep_spare(spare)
-                return
-        self._client.call("Txn", show, deadline, effect=True)
-        with suppress(BackendError):  # published is published
-            self._keep_spare(self._grant(ttl_s, deadline))
-
-    def _keep_spare(self, lease: Lease) -> None:
-        with self._state:
-            self._spare = self._spare or lease
-
-    # ---- leases
-
-    def _grant(self, ttl_s: int, deadline: Instant) -> Lease:
-        sent_at = self._clock.now()
-        answer = self._client.call("LeaseGrant", pb.LeaseGrantRequest(TTL=ttl_s), deadline, effect=False)
-        return Lease(answer.body.ID, int(answer.body.TTL), sent_at)
-
-    def _keep(self, lease: Lease, deadline: Instant) -> bool:
-        """Extend a lease on which nothing but information depends; tell whether it still was there."""
-        request = pb.LeaseKeepAliveRequest(ID=lease.id)
-        return bool(self._client.call("LeaseKeepAlive", request, deadline, effect=False).body.TTL > 0)
-
-    def _extend(self, lease: int, check: Any, deadline: Instant, *, effect: bool) -> tuple[Lease, Answer]:
-        """Extend *lease*, then carry out *check* in the same raft term, so that the extension counts.
-
-        Raises:
-            LeaseGone: There is no such lease, says the member that was asked.
-        """
-        while True:
-            term, sent_at = self._client.term, self._clock.now()
-            request = pb.LeaseKeepAliveRequest(ID=lease)
-            alive = self._client.call("LeaseKeepAlive", request, deadline, effect=effect).body
-            if alive.TTL <= 0:
-                raise LeaseGone(f"lease {lease:x}")
-            answer = self._client.call("Txn", check, deadline, effect=effect)
-            if term == alive.header.raft_term == answer.body.header.raft_term:
-                return Lease(lease, int(alive.TTL), sent_at), answer
-
-    def _revoke(self, lease: Lease, deadline: Instant) -> None:
-        with suppress(BackendError, LeaseGone):
-            self._client.call("LeaseRevoke", pb.LeaseRevokeRequest(ID=lease.id), deadline, effect=False)
-
-    def _age_ms(self, lease: Lease) -> int:
-        return self._clock.now() - lease.since
 
     # ---- broken locks
 
@@ -462,11 +381,11 @@ class EtcdBackend:
         Failing is no error: the lock is broken, and the next that reads it tries again.
         """
         with suppress(BackendError, LeaseGone):
-            lease = self._grant(_whole_s(broken.ttl_ms), deadline)
+            lease = self._leases.grant(_whole_s(broken.ttl_ms), deadline)
             lock = self._key(LOCK)
             request = txn(is_at(lock, mod=mod), [put(lock, encode(broken), lease.id)], [])
             if not self._client.call("Txn", request, deadline, effect=True).body.succeeded:
-                self._revoke(lease, deadline)
+                self._leases.revoke(lease, deadline)
 
     def _adopt(self, keys: Mapping[str, Key], deadline: Instant) -> None:
         """Give a broken lock its lease where the one who broke it did not come to it."""
@@ -529,7 +448,8 @@ class EtcdBackend:
         with self._state:
             if snapshot.generation > self._generation:
                 self._generation, self._base = snapshot.generation, self._last
-                self._known_epoch = self._spare = None
+                self._known_epoch = None
+                self._leases.forget_spare()
                 self._presence.clear()
             if snapshot.generation < self._generation:
                 return 0
@@ -602,55 +522,3 @@ def _epoch_or_none(keys: Mapping[str, Key]) -> Epoch:
     with suppress(BadDocument):
         return decode(EPOCH, keys[EPOCH].value, EpochRecord).epoch if EPOCH in keys else NO_EPOCH
     return NO_EPOCH
-
-
-def _login(options: Mapping[str, object]) -> Login:
-    endpoints = options.get("endpoints", [DEFAULT_ENDPOINT])
-    if not isinstance(endpoints, list | tuple) or not endpoints:
-        raise ConfigError(f"etcd.endpoints: expected a list of URLs, got {endpoints!r}")
-    parsed = [_endpoint(endpoint) for endpoint in endpoints]
-    if len({tls for tls, _ in parsed}) != 1:
-        raise ConfigError("etcd.endpoints: either all https or all http")
-    tls = parsed[0][0]
-    ca, cert, key = (_file(options, name) for name in ("ca_file", "cert_file", "key_file"))
-    if (cert is None) != (key is None):
-        raise ConfigError(f"etcd.{'key_file' if key is None else 'cert_file'}: missing; both are needed")
-    if not tls and (ca or cert):
-        raise ConfigError("etcd.endpoints: certificates are given, but the endpoints are not https")
-    username, password = text_option("etcd", options, "username"), _file(options, "password_file")
-    if (username is None) != (password is None):
-        missing = "username" if username is None else "password_file"
-        raise ConfigError(f"etcd.{missing}: missing; user name and password go together")
-    credentials = None
-    if tls:
-        if ca is None and SYSTEM_CA.exists():
-            ca = SYSTEM_CA.read_bytes()
-        credentials = grpc.ssl_channel_credentials(ca, key, cert)
-    secret = password.decode(errors="replace").rstrip("\r\n") if password is not None else None
-    return Login(tuple(address for _, address in parsed), credentials, username, secret)
-
-
-def _endpoint(endpoint: object) -> tuple[bool, str]:
-    """Return whether it wants TLS, and HOST:PORT."""
-    if not isinstance(endpoint, str):
-        raise ConfigError(f"etcd.endpoints: {endpoint!r} is not a URL")
-    scheme, slashes, rest = endpoint.partition("://")
-    if not slashes:
-        scheme, rest = "http", endpoint
-    address = rest.rstrip("/")
-    host, colon, port = address.rpartition(":")
-    if not colon or address.endswith("]"):
-        host, port = address, str(DEFAULT_PORT)
-    if scheme not in ("http", "https") or not host or "/" in address or "@" in host or not port.isdigit():
-        raise ConfigError(f"etcd.endpoints: {endpoint!r} is not http://HOST:PORT or https://HOST:PORT")
-    return scheme == "https", f"{host}:{port}"
-
-
-def _file(options: Mapping[str, object], name: str) -> bytes | None:
-    path = text_option("etcd", options, name)
-    if path is None:
-        return None
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise ConfigError(f"etcd.{name}: {path}: {os.strerror(error.errno or 0)}") from error

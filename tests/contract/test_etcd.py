@@ -1,0 +1,458 @@
+"""What etcd alone has: several endpoints, members that freeze, lag or are foreign, users, TLS, spare leases.
+
+Method: a cluster of three real members and single ones; faults are verbs. Leases are inspected through
+etcd's own interface. Not covered: partitions between members (system tests, in containers).
+"""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from backends.etcd import EtcdBackend
+from sidecar.clock import BootClock
+from sidecar.core.model import LockRecord
+from sidecar.core.units import NO_EPOCH, Epoch, Instant
+from sidecar.documents import encode
+from sidecar.errors import BackendError, ConfigError, Denied, NotHolder, NotSent
+from sidecar.plugins import load_backend
+from sidecar.ports import Backend, BackendSettings
+from tests.contract.steps import Doing, crack, entry, give, node, now, order, refused, take, take_when_free
+from tests.contract.stores import PREFIX, soon
+from tests.harness.proxy import Proxy
+from tests.harness.stores import ETCD35, Etcd, EtcdCluster, Tls, b64
+
+TTL_MS = 2_000
+
+
+def backend_on(cluster: str, *urls: str, **options: object) -> Backend:
+    return load_backend("etcd")(
+        BackendSettings(cluster, {"endpoints": list(urls), **options}, PREFIX), BootClock()
+    )
+
+
+@contextmanager
+def connected(cluster: str, *urls: str, **options: object) -> Iterator[Backend]:
+    backend = backend_on(cluster, *urls, **options)
+    try:
+        yield backend
+    finally:
+        backend.close()
+
+
+# ---- several endpoints
+
+
+def test_a_black_holed_endpoint_does_not_use_up_the_deadline(
+    etcd34: Etcd, etcd35: Etcd, namespace: str
+) -> None:
+    with Proxy(etcd34.host_port) as hole:
+        hole.blackhole()
+        with connected(namespace, hole.url, etcd34.url) as backend:
+            asked_at = now()
+            grant = take(backend, "a", TTL_MS * 5)
+            assert now() - asked_at < 1_500
+            asked_at = now()
+            backend.renew(grant.hold, deadline=soon(500))  # and now sticks to the one that works
+            assert now() - asked_at < 250
+
+
+def test_refused_endpoints_are_passed_over_at_once(etcd34: Etcd, namespace: str) -> None:
+    with Proxy(etcd34.host_port) as down:
+        down.refuse()
+        with connected(namespace, down.url, down.url, etcd34.url) as backend:
+            asked_at = now()
+            take(backend, "a", TTL_MS)
+            assert now() - asked_at < 500
+
+
+def test_c8_deadlines_hold_over_several_endpoints(etcd34: Etcd, namespace: str) -> None:
+    with Proxy(etcd34.host_port) as one, Proxy(etcd34.host_port) as two, Proxy(etcd34.host_port) as three:
+        proxies = (one, two, three)
+        with connected(namespace, *(proxy.url for proxy in proxies)) as backend:
+            hold = take(backend, "a", TTL_MS * 10).hold
+            for proxy in proxies:
+                proxy.blackhole()
+            for _ in range(3):
+                deadline = soon(300)
+                with pytest.raises(BackendError):
+                    backend.renew(hold, deadline=deadline)
+                assert now() - deadline <= 200
+            for proxy in proxies:
+                proxy.heal()
+            assert backend.renew(hold, deadline=soon()).hold == hold
+
+
+def test_a_frozen_member_does_not_cost_a_renewal(etcd_cluster: EtcdCluster, namespace: str) -> None:
+    """Whichever member it is, leader included (an election takes 0.5-1 s here)."""
+    with connected(namespace, *etcd_cluster.urls) as backend:
+        hold = take(backend, "a", TTL_MS * 10).hold
+        for index in (etcd_cluster.followers()[0], etcd_cluster.leader()):
+            etcd_cluster.freeze(index)
+            for _ in range(3):
+                backend.renew(hold, deadline=soon(3_000))
+            etcd_cluster.thaw(index)
+            etcd_cluster.leader()
+        assert backend.renew(hold, deadline=soon()).hold == hold
+
+
+def test_a_frozen_member_does_not_silence_the_watch(etcd_cluster: EtcdCluster, namespace: str) -> None:
+    follower = etcd_cluster.followers()[0]
+    others = [url for i, url in enumerate(etcd_cluster.urls) if i != follower]
+    with (
+        connected(namespace, etcd_cluster.urls[follower], *others) as watching,
+        connected(namespace, *others) as writing,
+    ):
+        view = watching.read(deadline=soon())
+        assert watching.await_change(view.revision, deadline=soon(200)) is None
+        etcd_cluster.freeze(follower)
+        changed_at = now()
+        writing.write(order(), expected=0, deadline=soon())
+        newer = watching.await_change(view.revision, deadline=soon(5_000))
+        assert newer is not None
+        assert newer.request == order()
+        assert now() - changed_at < 2_500
+        etcd_cluster.thaw(follower)
+
+
+def test_a_new_leader_keeps_the_lock_and_its_length(etcd_cluster: EtcdCluster, namespace: str) -> None:
+    with (
+        connected(namespace, *etcd_cluster.urls) as a,
+        connected(namespace, *reversed(etcd_cluster.urls)) as b,
+    ):
+        hold = take(a, "a", TTL_MS).hold
+        for _ in range(2):
+            etcd_cluster.move_leader(etcd_cluster.followers()[0])
+            renewed = a.renew(hold, deadline=soon())
+        second, _ = take_when_free(b, "b", TTL_MS, TTL_MS + 4_000)
+        assert now() >= renewed.deadline
+        assert second.hold.epoch > hold.epoch
+
+
+def test_a_killed_leader_costs_nothing_within_the_lease(etcd_cluster: EtcdCluster, namespace: str) -> None:
+    with connected(namespace, *etcd_cluster.urls) as backend:
+        hold = take(backend, "a", TTL_MS * 5).hold
+        leader = etcd_cluster.leader()
+        etcd_cluster.kill(leader)
+        assert backend.renew(hold, deadline=soon(TTL_MS * 2)).hold == hold
+        etcd_cluster.restart(leader)
+
+
+def test_without_a_quorum_reads_are_not_sent_and_writes_unknown(
+    etcd_cluster: EtcdCluster, namespace: str
+) -> None:
+    with connected(namespace, *etcd_cluster.urls) as backend:
+        hold = take(backend, "a", TTL_MS * 10).hold
+        for index in etcd_cluster.followers():
+            etcd_cluster.freeze(index)
+        deadline = soon(500)
+        with pytest.raises(NotSent):
+            backend.read(deadline=deadline)
+        assert now() - deadline <= 200
+        with pytest.raises(BackendError):
+            backend.write(order(), expected=0, hold=hold, deadline=soon(500))
+        etcd_cluster.heal()
+        assert backend.renew(hold, deadline=soon(5_000)).hold == hold
+
+
+def test_c10_a_member_of_another_cluster_is_refused(etcd34: Etcd, etcd35: Etcd, namespace: str) -> None:
+    """Two clusters behind one list of endpoints: the other one never answers for the one known first."""
+    with connected(namespace, etcd34.url, etcd35.url) as backend, Proxy(etcd34.host_port) as proxy:
+        hold = take(backend, "a", TTL_MS * 10).hold
+        etcd34.freeze()
+        for _ in range(2):
+            with pytest.raises((NotSent, BackendError)) as caught:
+                backend.renew(hold, deadline=soon(800))
+            assert not isinstance(caught.value, NotHolder)
+            with pytest.raises(NotSent):
+                backend.read(deadline=soon(800))
+        etcd34.thaw()
+        assert backend.renew(hold, deadline=soon()).hold == hold
+        assert proxy.connections == 0
+
+
+# ---- leases
+
+
+def test_a_spare_lease_makes_acquiring_one_transaction(etcd34: Etcd, namespace: str) -> None:
+    """And its grant counts from when the spare was extended, not from the transaction."""
+    with connected(namespace, etcd34.url) as a, Proxy(etcd34.host_port) as proxy:
+        hold = take(a, "a", TTL_MS * 5).hold
+        with connected(namespace, proxy.url) as b:
+            b.publish(node("b"), ttl_ms=TTL_MS * 5, deadline=soon())
+            before = now()
+            b.publish(node("b"), ttl_ms=TTL_MS * 5, deadline=soon())
+            give(a, hold)
+            b.read(deadline=soon())
+            leases = etcd34.leases()
+            proxy.delay(60)
+            asked_at = now()
+            grant = take(b, "b", TTL_MS * 5)
+            assert int(grant.hold.cookie.partition(":")[2]) in leases
+            assert before <= grant.sent_at <= asked_at + 20
+
+
+def test_a_stale_spare_is_not_used(etcd34: Etcd, namespace: str) -> None:
+    with connected(namespace, etcd34.url) as a:
+        a.publish(node("a"), ttl_ms=TTL_MS, deadline=soon())
+        published_at = now()
+        while now() - published_at < TTL_MS + 1_500:  # longer than it lives
+            a.await_change(a.read(deadline=soon()).revision, deadline=soon(500))
+        asked_at = now()
+        grant = take(a, "a", TTL_MS)
+        assert grant.sent_at >= asked_at
+
+
+def test_an_acquisition_of_unknown_outcome_is_left_to_expire(etcd34: Etcd, namespace: str) -> None:
+    """Nobody may keep a lock alive that he does not know of: publishing goes on, the lock ends."""
+    with (
+        connected(namespace, etcd34.url) as other,
+        Proxy(etcd34.host_port) as proxy,
+        connected(namespace, proxy.url) as lost,
+    ):
+        lost.publish(node("a"), ttl_ms=TTL_MS, deadline=soon())
+        lost.read(deadline=soon())
+        proxy.drop_replies()
+        with pytest.raises(BackendError):
+            lost.acquire("a", "a-1", TTL_MS, floor=NO_EPOCH, deadline=soon(300))
+        proxy.heal()
+        assert other.read(deadline=soon()).lock is not None
+        until = soon(TTL_MS + 3_000)
+        while (view := other.read(deadline=soon())).lock is not None:
+            assert now() < until
+            lost.publish(node("a"), ttl_ms=TTL_MS, deadline=soon())
+            other.await_change(view.revision, deadline=soon(300))
+
+
+def test_c6_a_broken_lock_without_a_lease_is_given_one(etcd34: Etcd, namespace: str) -> None:
+    """As left behind by a command that was killed between the break and the lease."""
+    broken = LockRecord("a", "a-1", Epoch(3), TTL_MS, "broken", by="o")
+    etcd34.put(f"/{PREFIX}/{namespace}/lock", encode(broken).decode())
+    with connected(namespace, etcd34.url) as backend:
+        seen_at = now()
+        assert backend.read(deadline=soon()).lock == broken
+        take_when_free(backend, "b", TTL_MS, TTL_MS + 3_000)
+        assert now() - seen_at >= TTL_MS
+
+
+def test_c6_the_wait_counts_from_the_break(etcd34: Etcd, namespace: str) -> None:
+    """One granted before the break could end while the holder's last renewal still counts."""
+    with (
+        connected(namespace, etcd34.url) as a,
+        Proxy(etcd34.host_port) as proxy,
+        connected(namespace, proxy.url) as b,
+    ):
+        hold = take(a, "a", TTL_MS).hold
+        b.read(deadline=soon())
+        proxy.delay(250)
+        breaking = Doing(lambda: crack(b, hold.epoch, TTL_MS))
+        last = now()
+        while True:
+            try:
+                last = a.renew(hold, deadline=soon()).sent_at
+            except NotHolder:
+                break
+        breaking.result()
+        proxy.heal()
+        take_when_free(a, "c", TTL_MS, TTL_MS + 3_000)
+        assert now() - last >= TTL_MS
+
+
+def test_the_granted_ttl_is_read_and_rounded_up(etcd34: Etcd, namespace: str) -> None:
+    with connected(namespace, etcd34.url) as backend:
+        assert take(backend, "a", 2_500).ttl_ms == 3_000
+        floor_ms = backend.info(deadline=soon()).ttl_min_ms
+        assert 1_000 <= floor_ms <= 2_000
+    with connected(namespace + "-2", etcd34.url) as backend:
+        assert take(backend, "a", 100).ttl_ms == floor_ms
+
+
+def test_a_revoked_lease_is_not_held_any_more(etcd34: Etcd, namespace: str) -> None:
+    with connected(namespace, etcd34.url) as backend:
+        hold = take(backend, "a", TTL_MS * 5).hold
+        etcd34.revoke(int(hold.cookie.partition(":")[2]))
+        with pytest.raises(NotHolder):
+            backend.renew(hold, deadline=soon())
+
+
+def test_a_compacted_watch_begins_again(etcd34: Etcd, namespace: str) -> None:
+    with (
+        connected(namespace, etcd34.url) as a,
+        Proxy(etcd34.host_port) as proxy,
+        connected(namespace, proxy.url) as b,
+    ):
+        view = b.read(deadline=soon())
+        b.await_change(view.revision, deadline=soon(200))
+        proxy.refuse()
+        for i in range(3):
+            a.publish(node("a", message=str(i)), ttl_ms=60_000, deadline=soon())
+        revision = int(etcd34.status()["header"]["revision"])
+        etcd34.call("kv/compaction", revision=str(revision))
+        proxy.heal()
+        while view.node("a") != node("a", message="2"):
+            newer = b.await_change(view.revision, deadline=soon(5_000))
+            assert newer is not None
+            view = newer
+
+
+def test_history_is_trimmed(etcd34: Etcd, namespace: str) -> None:
+    with connected(namespace, etcd34.url) as backend:
+        hold = take(backend, "a", TTL_MS * 50).hold
+        assert isinstance(backend, EtcdBackend)
+        for epoch in range(1, 1_003):
+            etcd34.put(f"/{PREFIX}/{namespace}/history/{epoch:012d}", encode(entry(epoch)).decode())
+        backend.append_history(hold, entry(5_000), deadline=soon(5_000))
+        found = [item.epoch for item in backend.read_history(2_000, deadline=soon(5_000))]
+        assert found == [5_000, *reversed(range(4, 1_003))]
+
+
+# ---- users and TLS
+
+
+@pytest.fixture(scope="module")
+def etcd_users(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etcd]:
+    with Etcd.run(tmp_path_factory.mktemp("users"), ETCD35) as etcd:
+        etcd.enable_auth("sidecar", "secret-1")
+        yield etcd
+
+
+def _password(folder: Path, text: str) -> str:
+    path = folder / "password"
+    path.write_text(text + "\n")
+    return str(path)
+
+
+def test_users_and_what_is_said_to_the_wrong_ones(etcd_users: Etcd, namespace: str, tmp_path: Path) -> None:
+    good = _password(tmp_path, "secret-1")
+    with connected(namespace, etcd_users.url, username="sidecar", password_file=good) as backend:
+        hold = take(backend, "a", TTL_MS * 10).hold
+        view = backend.read(deadline=soon())
+        waiting = Doing(lambda: backend.await_change(view.revision, deadline=soon()))
+        backend.write(order(), expected=0, hold=hold, deadline=soon())
+        assert waiting.result() is not None
+        etcd_users.restart()  # forgets the tokens it gave
+        assert backend.renew(hold, deadline=soon()).hold == hold
+        assert backend.read(deadline=soon()).request == order()
+    with connected(namespace, etcd_users.url) as nobody, pytest.raises(Denied, match=r"127\.0\.0\.1"):
+        nobody.read(deadline=soon())
+    bad = _password(tmp_path, "secret-2")
+    with (
+        connected(namespace, etcd_users.url, username="sidecar", password_file=bad) as backend,
+        pytest.raises(Denied) as caught,
+    ):
+        backend.acquire("a", "a-1", TTL_MS, floor=NO_EPOCH, deadline=soon())
+    assert "secret" not in str(caught.value)
+
+
+def test_a_user_where_there_are_none_is_let_in(etcd34: Etcd, namespace: str, tmp_path: Path) -> None:
+    options = {"username": "sidecar", "password_file": _password(tmp_path, "secret-1")}
+    with connected(namespace, etcd34.url, **options) as backend:
+        take(backend, "a", TTL_MS)
+
+
+def test_a_user_without_the_right_is_denied(etcd_users: Etcd, namespace: str, tmp_path: Path) -> None:
+    etcd_users.call("auth/user/add", name="guest", password="guest")
+    options = {"username": "guest", "password_file": _password(tmp_path, "guest")}
+    with connected(namespace, etcd_users.url, **options) as backend:
+        for call in (
+            lambda: backend.read(deadline=soon()),
+            lambda: backend.acquire("a", "a-1", TTL_MS, floor=NO_EPOCH, deadline=soon()),
+        ):
+            with pytest.raises(Denied):
+                call()
+
+
+def test_tls_and_what_is_said_without_it(tmp_path: Path, namespace: str) -> None:
+    tls = Tls.make(tmp_path / "tls")
+    files = {"ca_file": str(tls.ca), "cert_file": str(tls.cert), "key_file": str(tls.key)}
+    with Etcd.run(tmp_path, ETCD35, tls=tls) as etcd, Proxy(etcd.host_port) as proxy:
+        with connected(namespace, etcd.url, **files) as backend:
+            hold = take(backend, "a", TTL_MS * 5).hold
+            backend.renew(hold, deadline=soon())
+        without = [
+            connected(namespace, f"http://{etcd.address}"),
+            connected(namespace, etcd.url, ca_file=str(tls.ca)),
+            connected(namespace, etcd.url),
+        ]
+        for manager in without:
+            with manager as backend, pytest.raises(NotSent, match=re.escape(etcd.address)):
+                backend.read(deadline=soon(1_500))
+        assert proxy.connections == 0
+
+
+def test_tls_to_a_store_without_it(etcd34: Etcd, namespace: str) -> None:
+    with connected(namespace, f"https://{etcd34.address}") as backend, pytest.raises(NotSent, match="TLS"):
+        backend.read(deadline=soon(1_500))
+
+
+def test_a_name_that_cannot_be_resolved(namespace: str) -> None:
+    with (
+        connected(namespace, "http://no-such-host.invalid:2379") as backend,
+        pytest.raises(NotSent, match=r"no-such-host\.invalid:2379: the name cannot be resolved"),
+    ):
+        backend.read(deadline=soon(2_000))
+
+
+# ---- options and start-up
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"endpoint": ["http://a:1"]}, "etcd.endpoint: unknown key; did you mean endpoints"),
+        ({"endpoints": []}, "etcd.endpoints"),
+        ({"endpoints": "http://a:1"}, "etcd.endpoints"),
+        ({"endpoints": ["ftp://a:1"]}, "etcd.endpoints"),
+        ({"endpoints": ["http://user:pw@a:1"]}, "etcd.endpoints"),
+        ({"endpoints": ["http://a:1", "https://b:1"]}, "etcd.endpoints"),
+        ({"endpoints": ["http://a:1"], "ca_file": "/etc/hostname"}, "etcd.endpoints"),
+        ({"endpoints": ["https://a:1"], "ca_file": "/no/such/file"}, "etcd.ca_file: /no/such/file"),
+        ({"endpoints": ["https://a:1"], "cert_file": "/etc/hostname"}, "etcd.key_file"),
+        ({"username": "x"}, "etcd.password_file"),
+        ({"username": 7}, "etcd.username"),
+    ],
+)
+def test_options_are_checked(options: dict[str, object], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        load_backend("etcd")(BackendSettings("c", options, PREFIX), BootClock())
+
+
+def test_loading_leaves_the_rest_of_etcd3_alone() -> None:
+    """It is imported in a process that has not met protobuf yet, and etcd3 itself can still be imported."""
+    script = (
+        "import sys, backends.etcd; assert 'etcd3' not in sys.modules; assert 'tenacity' not in sys.modules"
+    )
+    script += "; import etcd3; assert etcd3.Etcd3Client"
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60, cwd="/")
+
+
+def test_nothing_is_sent_by_connecting(etcd34: Etcd, namespace: str) -> None:
+    with Proxy(etcd34.host_port) as proxy:
+        with connected(namespace, proxy.url):
+            pass
+        assert proxy.connections == 0
+
+
+def test_a_deadline_in_the_past_is_not_sent(etcd34: Etcd, namespace: str) -> None:
+    with connected(namespace, etcd34.url) as backend:
+        take(backend, "a", TTL_MS)
+        with pytest.raises(NotSent):
+            backend.await_change(0, deadline=Instant(now() - 1))
+        refused(backend, "b", TTL_MS)
+
+
+def test_c4_a_lock_written_again_on_the_same_lease_is_not_that_hold(etcd34: Etcd, namespace: str) -> None:
+    """As an operator's etcdctl would: the lease lives, the lock is somebody else's."""
+    with connected(namespace, etcd34.url) as backend:
+        hold = take(backend, "a", TTL_MS * 5).hold
+        key, lease = f"/{PREFIX}/{namespace}/lock", hold.cookie.partition(":")[2]
+        other = encode(LockRecord("b", "b-1", hold.epoch, TTL_MS)).decode()
+        etcd34.call("kv/put", key=b64(key), value=b64(other), lease=lease)
+        with pytest.raises(NotHolder):
+            backend.renew(hold, deadline=soon())
+        with pytest.raises(NotHolder):
+            give(backend, hold)
