@@ -117,20 +117,19 @@ def exec_(
         130: "interrupted",
     },
 )
-@options.config_option
-@click.option("--script", is_flag=True, help="Play crash, freeze and switchover, print the times, and end.")
-def demo(config: Path | None, script: bool) -> int:
-    """Play a three-node cluster of stand-in servers on this machine.
+@click.option(
+    "--script/--live",
+    "script",
+    default=None,
+    help="Play the faults and measure them, or show the cluster [default: live on a terminal].",
+)
+@click.option("--keep", is_flag=True, help="Keep the folder with logs and witness, and say where it is.")
+def demo(script: bool | None, keep: bool) -> int:
+    """Run three nodes of stand-in AggreGate Servers on this machine.
 
-    Needs nothing but this machine, and leaves nothing behind. A configuration is not used.
+    --script plays a crash, a frozen sidecar, a frozen node, a switchover and a forced failover,
+    prints each measured time and what proves it. Needs nothing but this machine and leaves no process behind.
     """
-    from importlib.util import find_spec
+    from sidecar.demo.main import main
 
-    if find_spec("sidecar.demo") is None:
-        from sidecar.errors import Failed
-
-        raise Failed("the demo is not part of this version")
-    from importlib import import_module
-
-    status: int = import_module("sidecar.demo").main(script)
-    return status
+    return main(script, keep=keep)

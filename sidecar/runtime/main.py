@@ -120,7 +120,19 @@ class _Node:
             watching=lambda: self._watching,
             output=self._output,
         )
-        self._shell = self._make_shell()
+        try:
+            self._check_server()
+            self._shell = self._make_shell()
+        except SidecarError:  # leave the guard as it was found
+            self._servers.close(kept=self._servers.adopted is not None)
+            raise
+
+    def _check_server(self) -> None:
+        """Look at the server's files, and for a second supervisor; a server that was found is our own."""
+        found = self._servers.adopted
+        ours = [found.server_pid] if found is not None and found.server_pid is not None else []
+        for text in self._kind.check(ours):
+            events.emit(events.Notice(text=text))
 
     def run(self) -> int:
         """Run the shell, then leave everything in order."""

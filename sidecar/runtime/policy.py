@@ -14,11 +14,7 @@ FOR_EVER_MS = 10 * 365 * 24 * 3_600_000
 
 
 def kind_of(config: Config) -> ServerKind:
-    """Return the configured kind of server, checked.
-
-    Raises:
-        ConfigError, ServerError: As `ServerKind.check`.
-    """
+    """Return the configured kind of server. Nothing is looked at yet."""
     server = config.server
     if server.kind == "aggregate":
         return AggregateKind(
