@@ -184,6 +184,9 @@ def _became(done: "Done") -> str:
 
 
 def _gap(done: "Done") -> str:
+    from sidecar.operate.words import span
+
     if done.without_active_ms is None:
         return ""
-    return f"; nobody was active for {done.without_active_ms / 1000:.1f} s, as seen from here"
+    gap = f"{done.without_active_ms} ms" if done.without_active_ms < 1000 else span(done.without_active_ms)
+    return f"; nobody was active for {gap}, as seen from here"

@@ -26,8 +26,6 @@ from sidecar.errors import BackendError, Conflict, Failed, OutcomeUnknown, Refus
 from sidecar.operate.desk import PAUSE_MS, READ_WITHIN_MS, Desk, Follower, pause
 from sidecar.operate.words import describe, span
 
-ANSWER_WITHIN_MS = 5_000
-"""How long the node has to accept, or its lease's TTL if that is longer. A healthy one needs a round trip."""
 WITHDRAW_WITHIN_MS = 2_000
 CONCLUDE_WITHIN_MS = 5_000
 """How long an active that runs has to write the outcome of the hand-over that made it active."""
@@ -90,7 +88,8 @@ def await_conclusion(desk: Desk, follower: Follower) -> None:
     """Give an active that has just begun to run the time to conclude the hand-over that led to it."""
     until = desk.after(CONCLUDE_WITHIN_MS)
     while (found := follower.view.request) is not None and found.state == "confirmed":
-        if under_way(follower.view) is not None or desk.clock.now() >= until or desk.halted():
+        settled = found.kind == "restart" or under_way(follower.view) is not None
+        if settled or desk.clock.now() >= until or desk.halted():
             return
         follower.newer(until)
 
@@ -158,7 +157,7 @@ class Asking:
             BackendError: The store went away. Nothing will happen either.
         """
         lock = self.follower.view.lock
-        patience_ms = max(ANSWER_WITHIN_MS, lock.ttl_ms if lock is not None else self.desk.ttl_ms)
+        patience_ms = max(self.desk.answer_within_ms, lock.ttl_ms if lock is not None else self.desk.ttl_ms)
         until = self.desk.after(patience_ms)
         while True:
             found = self.current

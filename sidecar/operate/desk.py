@@ -19,6 +19,8 @@ READ_WITHIN_MS = 5_000
 """Total time for the first look. More keeps a script waiting for a store that is down."""
 RETRY_WITHIN_MS = 2_000
 """How long a refusal that comes at once is tried again: the election of a store's leader takes 1 s."""
+ANSWER_WITHIN_MS = 5_000
+"""How long a node has to accept, or its lease's TTL if that is longer. A healthy one needs a round trip."""
 LOOK_MS = 1_000
 """Length of one wait for news: how soon an interruption is noticed."""
 CHECK_AFTER_MS = 3_000
@@ -47,6 +49,7 @@ class Desk:
     node: str  # this machine's node; it need not run
     ttl_ms: int  # as configured here: used where the lock does not tell its own
     by: str = field(default_factory=operator)
+    answer_within_ms: int = ANSWER_WITHIN_MS
     halted: Callable[[], bool] = lambda: False  # has the user had enough?
 
     def __enter__(self) -> Self:

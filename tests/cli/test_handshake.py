@@ -1,0 +1,489 @@
+"""Goal: switchover and restart say exactly what happened, and leave nothing behind that could happen later.
+
+Method: the real operations on the real local backend; the other side is a script in a thread (stage.py).
+The table of outcomes at the end is the judgement alone, over views made by hand.
+Not covered: the core's own side of the handshake (tests/core), and stores over a network (tests/system).
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from sidecar.clock import ManualClock
+from sidecar.core.model import EpochRecord, LockRecord, NodeRecord, Request, RequestState, Settings, View
+from sidecar.core.units import NO_EPOCH, Epoch, Instant
+from sidecar.errors import Failed, NotSent, OutcomeUnknown, Refused, TimedOut
+from sidecar.operate import handover
+from sidecar.operate.asking import Done, Gap, Not
+from sidecar.operate.desk import Desk
+from tests.cli.stage import Stage, request
+
+MINUTE_MS = 60_000
+
+
+@pytest.fixture
+def two(stage: Stage) -> Stage:
+    """node-a is active, node-b could be."""
+    stage.appear("node-b")
+    stage.acquire("node-a")
+    return stage
+
+
+def switchover(stage: Stage, to: str | None = None, timeout_ms: int = MINUTE_MS, **desk: object) -> Done:
+    made: Desk = stage.desk(**desk)  # type: ignore[arg-type]
+    return handover.switchover(made, to, timeout_ms, stage.tell)
+
+
+@pytest.mark.parametrize("to", [None, "node-b"])
+def test_done_is_who_is_active_at_which_epoch(two: Stage, to: str | None) -> None:
+    with two.acting(lambda: two.obey("node-b")):
+        done = switchover(two, to)
+
+    assert (done.node, done.epoch) == ("node-b", 2)
+    assert any("node-a hands over to node-b" in line for line in two.told)
+
+
+def test_the_time_without_an_active_is_what_was_seen_of_it(two: Stage) -> None:
+    clock = ManualClock()
+    gap = Gap(replace(two.desk(), clock=clock))
+    gap.see(seen("node-a", epoch=1))
+    gap.see(seen(None))
+    clock.advance(700)
+    gap.see(seen("node-b", state="starting"))
+    clock.advance(300)
+    assert gap.length_ms is None
+    gap.see(seen("node-b"))
+    assert gap.length_ms == 1_000
+
+
+def test_a_refusal_of_the_active_is_passed_on(two: Stage) -> None:
+    def play() -> None:
+        two.await_request("asked")
+        two.answer("refused", "the moon is full")
+
+    with two.acting(play), pytest.raises(Refused, match="node-a refuses: the moon is full"):
+        switchover(two)
+
+
+def test_an_active_that_does_not_answer_leaves_an_abandoned_request(stage: Stage) -> None:
+    stage.ttl_ms = 1_000
+    stage.appear("node-b")
+    stage.acquire("node-a")
+
+    with pytest.raises(
+        Failed, match=r"node-a has not answered within .* nothing will happen; see .*failover"
+    ):
+        switchover(stage, answer_within_ms=100)
+
+    left = stage.view().request
+    assert left is not None
+    assert left.state == "abandoned"
+
+
+def test_an_acceptance_at_the_last_moment_still_counts(stage: Stage) -> None:
+    stage.ttl_ms = 1_000
+    stage.appear("node-b")
+    stage.acquire("node-a")
+    made = stage.desk(answer_within_ms=100)
+
+    class LateAcceptance:
+        """Lets the active's acceptance overtake the withdrawal."""
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(made.backend, name)
+
+        def write(self, value: Request, **how: object) -> int:
+            if value.state == "abandoned":
+                stage.answer("accepted", to="node-b")
+            return made.backend.write(value, **how)  # type: ignore[arg-type]
+
+    def play() -> None:
+        stage.await_request("confirmed")
+        stage.acquire("node-b")
+        stage.answer("done")
+
+    desk = replace(made, backend=LateAcceptance())  # type: ignore[arg-type]
+    with stage.acting(play):
+        done = handover.switchover(desk, None, MINUTE_MS, stage.tell)
+
+    assert done.node == "node-b"
+
+
+@pytest.mark.parametrize("state", ["rolled_back", "failed", "abandoned"])
+def test_what_did_not_come_about_is_a_failure_with_its_reason(two: Stage, state: RequestState) -> None:
+    def play() -> None:
+        two.accept("node-b")
+        two.answer(state, "node-b: its disk is full")
+
+    with two.acting(play), pytest.raises(Failed, match="its disk is full"):
+        switchover(two)
+
+
+def test_an_active_that_dies_after_the_confirmation_leaves_the_outcome_unknown(two: Stage) -> None:
+    with (
+        two.acting(lambda: two.accept("node-b")),
+        pytest.raises(TimedOut, match=r"outcome unknown after .*sidecar status"),
+    ):
+        switchover(two, timeout_ms=1_500)
+
+
+def test_done_is_not_said_before_the_new_active_was_seen_to_run(two: Stage) -> None:
+    def play() -> None:
+        two.accept("node-b")
+        two.release()
+        two.acquire("node-b", state="starting")
+        two.answer("done")
+
+    with two.acting(play), pytest.raises(TimedOut, match="node-b holds the lock at epoch 2"):
+        switchover(two, timeout_ms=1_500)
+
+
+def test_a_hand_over_that_nobody_concludes_is_done_when_it_was_seen(two: Stage) -> None:
+    def play() -> None:
+        two.accept("node-b")
+        two.release()
+        two.acquire("node-b")
+
+    with two.acting(play):
+        assert switchover(two, timeout_ms=1_500).node == "node-b"
+
+
+def test_another_node_than_the_wanted_one_is_a_failure(two: Stage) -> None:
+    two.appear("node-c")
+
+    def play() -> None:
+        two.accept()
+        two.release()
+        two.acquire("node-c")
+        two.answer("done")
+
+    with two.acting(play), pytest.raises(Failed, match="node-c is active at epoch 2, not node-b"):
+        switchover(two, "node-b")
+
+
+def test_a_command_that_is_overtaken_says_so(two: Stage) -> None:
+    def play() -> None:
+        two.await_request("asked")
+        two.write(request(epoch=1))
+
+    with two.acting(play), pytest.raises(Failed, match=r"overtaken by a switchover to node-b .*bob@there"):
+        switchover(two)
+
+
+@pytest.mark.parametrize("state", ["asked", "accepted", "done", "failed", "abandoned"])
+def test_what_a_killed_command_left_is_overwritten(two: Stage, state: RequestState) -> None:
+    two.write(request(state=state))
+
+    def play() -> None:
+        two.await_view(lambda view: view.request is not None and view.request.by == "op@here")
+        two.obey("node-b")
+
+    with two.acting(play):
+        assert switchover(two).node == "node-b"
+
+
+def test_a_confirmed_switchover_cannot_be_overtaken(two: Stage) -> None:
+    two.write(request(state="confirmed"))
+
+    with pytest.raises(
+        Refused, match=r"switchover to node-b \(id f00df00d, by bob@there, confirmed\) is under way"
+    ):
+        switchover(two)
+
+
+def test_a_confirmed_one_of_an_earlier_epoch_is_given_time_to_be_concluded(two: Stage) -> None:
+    two.release()
+    two.acquire("node-a")
+    two.write(request(state="confirmed", epoch=1))
+
+    def play() -> None:
+        two.answer("rolled_back", "it did not start")
+        two.await_view(lambda view: view.request is not None and view.request.by == "op@here")
+        two.obey("node-b")
+
+    with two.acting(play):
+        assert switchover(two).epoch == 3
+
+
+def test_an_interruption_before_the_confirmation_withdraws_the_request(two: Stage) -> None:
+    enough: list[int] = []
+
+    def play() -> None:
+        two.await_request("asked")
+        enough.append(1)
+        two.await_request("abandoned")
+
+    with two.acting(play), pytest.raises(Failed, match="withdrawn, nothing will happen"):
+        switchover(two, halted=lambda: bool(enough))
+
+
+def test_an_interruption_after_the_confirmation_does_not_claim_to_stop_it(two: Stage) -> None:
+    enough: list[int] = []
+
+    def play() -> None:
+        two.accept("node-b")
+        enough.append(1)
+
+    with two.acting(play), pytest.raises(TimedOut, match="goes on without this command"):
+        switchover(two, halted=lambda: bool(enough))
+
+
+class Lossy:
+    """A backend whose answer to the write of one state is lost, after or before it was carried out."""
+
+    def __init__(self, desk: Desk, state: RequestState, *, happens: bool) -> None:
+        self._real, self._state, self._happens = desk.backend, state, happens
+        self.lost = 0
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._real, name)
+
+    def write(self, value: Request, *, expected: int, deadline: Instant) -> int:
+        if value.state != self._state or self.lost:
+            return self._real.write(value, expected=expected, deadline=deadline)
+        self.lost += 1
+        if self._happens:
+            self._real.write(value, expected=expected, deadline=deadline)
+        raise OutcomeUnknown("127.0.0.1:1: the answer was lost")
+
+
+@pytest.mark.parametrize("happens", [True, False])
+@pytest.mark.parametrize("state", ["asked", "confirmed"])
+def test_a_lost_answer_is_looked_up_and_never_assumed(two: Stage, state: RequestState, happens: bool) -> None:
+    desk = two.desk()
+    lossy = Lossy(desk, state, happens=happens)
+
+    with two.acting(lambda: two.obey("node-b")):
+        desk = replace(desk, backend=lossy)  # type: ignore[arg-type]
+        done = handover.switchover(desk, None, MINUTE_MS, two.tell)
+
+    assert (done.node, done.epoch, lossy.lost) == ("node-b", 2, 1)
+
+
+class Gone:
+    """A backend that cannot be reached any more once a state was asked to be written."""
+
+    def __init__(self, desk: Desk, state: RequestState, *, after: bool) -> None:
+        self._real, self._state, self._after = desk.backend, state, after
+        self.gone = False
+
+    def __getattr__(self, name: str) -> object:
+        return self._refuse if self.gone and name != "close" else getattr(self._real, name)
+
+    def _refuse(self, *_args: object, **_how: object) -> object:
+        raise NotSent("127.0.0.1:1: connection refused")
+
+    def write(self, value: Request, *, expected: int, deadline: Instant) -> int:
+        if value.state != self._state or self.gone:
+            if self.gone:
+                raise NotSent("127.0.0.1:1: connection refused")
+            return self._real.write(value, expected=expected, deadline=deadline)
+        self.gone = True
+        if self._after:
+            return self._real.write(value, expected=expected, deadline=deadline)
+        raise NotSent("127.0.0.1:1: connection refused")
+
+
+def test_a_store_that_is_lost_before_the_confirmation_means_that_nothing_happens(two: Stage) -> None:
+    desk = two.desk()
+    gone = Gone(desk, "confirmed", after=False)
+
+    def play() -> None:
+        two.await_request("asked")
+        two.answer("accepted", to="node-b")
+
+    with two.acting(play), pytest.raises(NotSent, match=r"connection refused; .*nothing will happen"):
+        handover.switchover(replace(desk, backend=gone), None, 2_000, two.tell)  # type: ignore[arg-type]
+
+
+def test_a_store_that_is_lost_after_the_confirmation_is_waited_for_then_the_outcome_is_unknown(
+    two: Stage,
+) -> None:
+    desk = two.desk()
+    gone = Gone(desk, "confirmed", after=True)
+
+    with (
+        two.acting(lambda: two.accept("node-b")),
+        pytest.raises(TimedOut, match=r"outcome unknown .*connection refused"),
+    ):
+        handover.switchover(replace(desk, backend=gone), None, 2_000, two.tell)  # type: ignore[arg-type]
+
+    assert any("still trying" in line for line in two.told)
+
+
+def _stop(stage: Stage) -> None:
+    stage.release()
+
+
+def _pause(stage: Stage) -> None:
+    stage.write(Settings(paused=True, by="bob@there"))
+
+
+def _break(stage: Stage) -> None:
+    assert stage.hold is not None
+    epoch = stage.hold.epoch
+    stage.backend.break_lock(epoch, to=None, by="bob@there", request=None, ttl_ms=1000, deadline=stage.soon)
+
+
+@pytest.mark.parametrize(
+    ("before", "to", "says"),
+    [
+        (_stop, None, "nobody is active"),
+        (_break, None, "broken by bob@there"),
+        (_pause, None, r"paused by bob@there; `sidecar resume` first"),
+        (lambda s: s.write(Settings(paused_nodes=("node-a",))), None, "resume --node node-a"),
+        (lambda s: s.write(Settings(paused_nodes=("node-b",))), "node-b", "resume --node node-b"),
+        (lambda s: None, "node-a", "node-a is active already"),
+        (lambda s: None, "node-x", "node-x is not there; there are: node-a, node-b"),
+        (lambda s: s.appear("node-b", eligible=False, available=False), "node-b", "not eligible"),
+        (lambda s: s.appear("node-b", available=False, message="Cooling down"), "node-b", "Cooling down"),
+        (lambda s: s.appear("node-b", available=False, message="Cooling down"), None, "Cooling down"),
+        (lambda s: s.show("node-a", "starting", "Starting"), None, "wait until it runs"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_before_anything_is_written(
+    two: Stage, before: Callable[[Stage], None], to: str | None, says: str
+) -> None:
+    before(two)
+
+    with pytest.raises(Refused, match=says):
+        switchover(two, to)
+
+    assert two.view().request is None
+
+
+# ---- restart
+
+
+def restart(stage: Stage, node: str = "node-a", timeout_ms: int = MINUTE_MS) -> Done:
+    return handover.restart(stage.desk(), node, timeout_ms, stage.tell)
+
+
+def test_a_restart_is_done_when_the_server_runs_again(two: Stage) -> None:
+    def play() -> None:
+        two.accept()
+        two.show("node-a", "stopping")
+        two.await_view(lambda view: (a := view.node("node-a")) is not None and a.state == "stopping")
+        two.show("node-a")
+        two.answer("done")
+
+    with two.acting(play):
+        assert restart(two).node == "node-a"
+
+
+def test_a_standby_is_restarted_without_a_gap(two: Stage) -> None:
+    def play() -> None:
+        two.accept()
+        two.answer("done")
+
+    with two.acting(play):
+        done = restart(two, "node-b")
+
+    assert (done.node, done.without_active_ms) == ("node-b", None)
+
+
+def test_a_restart_that_fails_says_why(two: Stage) -> None:
+    def play() -> None:
+        two.accept()
+        two.answer("failed", "exit status 3")
+
+    with two.acting(play), pytest.raises(Failed, match="restart: exit status 3"):
+        restart(two)
+
+
+def test_a_restart_of_nobody_is_refused(two: Stage) -> None:
+    with pytest.raises(Refused, match="node-x is not there"):
+        restart(two, "node-x")
+
+
+def test_a_restart_waits_for_the_one_under_way(two: Stage) -> None:
+    two.write(request("restart", "confirmed", source="node-b", to=None))
+
+    with pytest.raises(Refused, match="restart of node-b"):
+        restart(two)
+
+
+def test_a_confirmed_restart_of_a_node_that_is_gone_holds_nobody_up(two: Stage) -> None:
+    two.write(request("restart", "confirmed", source="node-z", to=None))
+
+    def play() -> None:
+        two.await_view(lambda view: view.request is not None and view.request.by == "op@here")
+        two.accept()
+        two.answer("done")
+
+    with two.acting(play):
+        assert restart(two, "node-b").node == "node-b"
+
+
+# ---- the judgement alone
+
+ASKED = request(state="confirmed", epoch=1)
+
+
+def seen(
+    holder: str | None = None,
+    epoch: int = 2,
+    state: str = "running",
+    role: str = "active",
+    request: Request | None = ASKED,
+) -> View:
+    lock = LockRecord(holder, f"{holder}-1", Epoch(epoch), 1_000) if holder else None
+    record = NodeRecord(
+        node=holder or "node-a",
+        instance="i",
+        role=role if holder else "standby",  # type: ignore[arg-type]
+        state=state,  # type: ignore[arg-type]
+        message="m",
+        epoch=Epoch(epoch) if holder else NO_EPOCH,
+        mark=Epoch(epoch),
+        enforcement="kernel",
+        priority=1,
+        eligible=True,
+        available=False,
+        failback=False,
+        version="0",
+        seen_at_unix_ms=0,
+    )
+    return View(1, lock, epoch=EpochRecord(Epoch(epoch)), nodes=(record,), request=request)
+
+
+def ended(state: RequestState) -> Request:
+    return replace(ASKED, state=state, reason="r")
+
+
+OTHERS = request(id="beef" * 8)
+
+
+@pytest.mark.parametrize("over", [False, True])
+@pytest.mark.parametrize(
+    ("view", "early", "late"),
+    [
+        # the request has ended badly: that is certain, whoever is active
+        (seen("node-b", request=ended("rolled_back")), Not, Not),
+        (seen("node-b", request=ended("failed")), Not, Not),
+        (seen("node-b", request=ended("abandoned")), Not, Not),
+        # nobody, or still the old one
+        (seen(None), None, None),
+        (seen("node-a", epoch=1), None, None),
+        (seen("node-a", epoch=1, request=ended("done")), None, None),
+        # the new one holds the lock, but does not serve yet, or has not said so
+        (seen("node-b", state="starting", request=ended("done")), None, None),
+        (seen("node-b", role="standby", request=ended("done")), None, None),
+        # it serves
+        (seen("node-b"), None, Done),
+        (seen("node-b", request=ended("done")), Done, Done),
+        (seen("node-b", request=OTHERS), Done, Done),
+        (seen("node-b", request=None), Done, Done),
+        # another one serves
+        (seen("node-c"), None, Not),
+        (seen("node-c", request=ended("done")), Not, Not),
+        (seen("node-a", epoch=2, request=OTHERS), Not, Not),
+    ],
+)
+def test_the_truth_about_a_switchover(view: View, early: type | None, late: type | None, over: bool) -> None:
+    mine = view.request if view.request is not None and view.request.id == ASKED.id else ASKED
+    verdict = handover.judge_handover(view, mine, over)
+
+    expected = late if over else early
+    assert verdict is None if expected is None else isinstance(verdict, expected)
