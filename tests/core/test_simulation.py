@@ -3,9 +3,10 @@
 Goal: S1 to S3, L1, L2 and T1 of the design, under crashes, freezes, cuts, late, lost and repeated
 requests, clocks that differ, stores that are wiped, and commands in any order.
 Method: a discrete-event simulation with seeded randomness (`tests.core.simulation`). A failing seed
-replays exactly: ``python -m tests.core.simulation SEED 1`` prints what led to it.
-Not covered: a host frozen as a whole by its hypervisor, and a store that loses an epoch before
-every node has seen it: nobody could tell.
+replays exactly: ``python -m tests.core.simulation SEED 1`` prints what led to it. SIMULATION_FIRST
+and SIMULATION_BATCH choose other seeds, and more of them. `tests.core.mutants` proves that it can see.
+Not covered: a host frozen as a whole by its hypervisor; a store that loses an epoch before every
+node has seen it (nobody could tell); clocks further apart than the 1 % that the lease allows for.
 """
 
 import os
@@ -13,20 +14,177 @@ from collections import Counter
 
 import pytest
 
+from sidecar.core import state as s
+from sidecar.core.units import usable_ms
 from tests.core.simulation.world import World
 
 FIRST = int(os.environ.get("SIMULATION_FIRST", "0"))
-BATCHES, BATCH = 10, int(os.environ.get("SIMULATION_BATCH", "60"))
+BATCHES, BATCH = 10, int(os.environ.get("SIMULATION_BATCH", "50"))
 
+# What has to happen in the run of a normal size, so that it means something: per 500 schedules.
+# About half of what does, as each change of the core shuffles it. A few milliseconds wide and seen a few
+# times only: a lease over or a lock lost while promoting; `test_table` and `test_decide` have them.
+INTERESTING = {
+    "takeover": 600,
+    "lock expired": 200,
+    "silence over": 400,
+    "broken lock": 100,
+    "broken lock released early": 80,
+    "adopted active": 70,
+    "adopted standby": 30,
+    "acquired again": 100,
+    "late request executed": 800,
+    "request duplicated": 150,
+    "answer after give-up: Granted": 800,
+    "killed by the guard": 300,
+    "killed by the kernel": 60,
+    "start refused by the guard": 3,
+    "store restored": 40,
+    "store wiped": 40,
+    "epoch raised": 60,
+    "standby activated itself": 20,
+    "command killed half-way": 20,
+    "mishaps": 250,
+    "lease over in Serving": 50,
+    "lease over in Starting": 2,
+    "lease over in Stopping": 80,
+    "lock lost in Serving": 120,
+    "lock lost in Starting": 5,
+    "lock lost in Stopping": 2,
+    "exit, server kept": 30,
+    "answer: switchover done": 100,
+    "answer: switchover rolled_back": 15,
+    "answer: switchover failed": 2,
+    "answer: switchover refused": 10,
+    "answer: switchover abandoned": 50,
+    "answer: failover done": 80,
+    "answer: restart done": 40,
+}
 
-@pytest.fixture(scope="module")
-def counts() -> Counter[str]:
-    return Counter()
+_counts: Counter[str] = Counter()
 
 
 @pytest.mark.parametrize("batch", range(BATCHES))
-def test_one_active_at_most_and_soon_one(batch: int, counts: Counter[str]) -> None:
+def test_one_active_at_most_and_soon_one(batch: int) -> None:
     for seed in range(FIRST + batch * BATCH, FIRST + (batch + 1) * BATCH):
         world = World(seed)
         world.run()
-        counts.update(world.loop.counts)
+        _counts.update(world.loop.counts)
+        _counts["schedules"] += 1
+
+
+def test_what_matters_has_happened() -> None:
+    if _counts["schedules"] < 500:
+        pytest.skip("only some of the schedules ran in this process")
+    missing = {name: _counts[name] for name, least in INTERESTING.items() if _counts[name] < least}
+    assert not missing, "the simulation has gone blind"
+
+
+def quiet(seed: int) -> World:
+    """Return a world in which nothing goes wrong, after its first election."""
+    world = World(seed, harshness=0, faults=0)
+    for host in world.hosts:
+        host.healthy = True
+    world.loop.run(3 * world.ttl_ms)
+    return world
+
+
+def active(world: World) -> str:
+    (name,) = world.serving()
+    return name
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_healthy_cluster_elects_once_and_stays(seed: int) -> None:
+    world = quiet(seed)
+
+    name = active(world)
+    world.loop.run(20 * world.ttl_ms)
+
+    if not world.hosts[0].policy.failback:
+        assert active(world) == name
+        assert world.loop.counts["acquisition"] == 1
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_an_outage_inside_the_lease_stops_nothing(seed: int) -> None:
+    world = quiet(seed)
+    policy = world.hosts[0].policy
+    spare_ms = usable_ms(policy.ttl_ms) - policy.renew_every_ms - policy.stop_grace_ms
+    spare_ms -= policy.kill_margin_ms + policy.request_timeout_ms
+    outage_ms = (spare_ms - policy.retry_ms) * 98 // 100 - 20  # clocks, and the call that succeeds
+    start_ms = world.loop.now + world.loop.random.randint(0, 2 * policy.renew_every_ms)
+
+    world.loop.run(start_ms)
+    before, epoch = active(world), world.store.content.epoch.epoch
+    if seed % 2:
+        world.store.frozen_until = start_ms + outage_ms
+    else:
+        for host in world.hosts:
+            host.cut_until = start_ms + outage_ms
+    world.loop.run(start_ms + 2 * policy.ttl_ms)
+
+    assert (active(world), world.store.content.epoch.epoch) == (before, epoch)
+    assert world.loop.counts["changes recorded"] == epoch
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_server_that_crashes_within_its_budget_restarts_in_place(seed: int) -> None:
+    world = quiet(seed)
+    name, epoch = active(world), world.store.content.epoch.epoch
+    host = next(host for host in world.hosts if host.name == name)
+
+    for _ in range(host.policy.restart_attempts):
+        for tree in list(host.trees):
+            host.server_died(tree)
+        world.loop.run(world.loop.now + world.ttl_ms)
+
+    assert (active(world), world.store.content.epoch.epoch) == (name, epoch)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_switchover_changes_the_active_exactly_once(seed: int) -> None:
+    world = quiet(seed)
+    name, epoch = active(world), world.store.content.epoch.epoch
+    to = next(host.name for host in world.hosts if host.name != name)
+    world.operators.sober = True
+
+    world.operators.switchover(to)
+    world.loop.run(world.loop.now + 2 * world.ttl_ms)
+
+    request = world.store.content.request
+    assert request is not None
+    assert request.state == "done"
+    if not world.hosts[0].policy.failback:
+        assert (active(world), world.store.content.epoch.epoch) == (to, epoch + 1)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_host_that_crashes_is_replaced_at_once_when_its_lease_is_over(seed: int) -> None:
+    world = quiet(seed)
+    name = active(world)
+    host = next(host for host in world.hosts if host.name == name)
+    shell = world.shells[name]
+    assert shell is not None
+    shell.crash()
+    if host.guard is not None:
+        host.guard.die()
+    crashed = world.loop.now
+
+    while not world.serving() and world.loop.now < crashed + 3 * world.ttl_ms:
+        world.loop.run(world.loop.now + 50)
+
+    took_ms = world.loop.now - crashed
+    stop_and_start_ms, hold_back_ms = 900, 2 * host.policy.hold_back_ms
+    assert took_ms < world.ttl_ms * 103 // 100 + 400 + stop_and_start_ms + hold_back_ms
+
+
+def test_a_schedule_replays_exactly() -> None:
+    stories = []
+    for _ in range(2):
+        world = World(7)
+        world.run()
+        stories.append(world.loop.story())
+
+    assert stories[0] == stories[1]
+    assert any(isinstance(shell.node.phase, s.Serving) for shell in world.shells.values() if shell)

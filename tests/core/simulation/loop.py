@@ -77,7 +77,7 @@ class Network:
     def trip(self) -> int | None:
         """Return how long a message travels; None: for ever."""
         random, luck = self.loop.random, self.loop.random.random()
-        if luck >= 0.2 * self.harshness:
+        if luck >= 0.3 * self.harshness:
             return random.randint(0, 4)
         if luck >= 0.08 * self.harshness:
             return random.randint(5, 120)

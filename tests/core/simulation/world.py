@@ -62,7 +62,7 @@ class World:
         self.store.on_request = self.checks.request_written
         self.operators = Operators(loop, self.store, self.network, [host.name for host in self.hosts])
         self.shells: dict[str, Shell | None] = dict.fromkeys((host.name for host in self.hosts), None)
-        self.snapshot: Content | None = None
+        self.snapshot = Content()
         self.faults = random.randint(2, 14) if faults is None else faults
         for host in self.hosts:
             host.on_died = self._server_died
@@ -93,6 +93,7 @@ class World:
         if self.loop.chance(self.mishaps * (0.2 if isinstance(order, s.Renew) else 1)):
             faults = [self._crash_sidecar, self._crash_both, self._crash_guard, self._freeze_sidecar]
             faults += [self._freeze_both, self._freeze_guard, self._cut, self._crash_server]
+            faults += [self._failover, self._failover, self._switchover, self._stop_sidecar]
             fault = self.loop.random.choice(faults)
             self.loop.tell("fault", f"{fault.__name__.strip('_')} {shell.host.name} before {order}")
             self.loop.counts["mishaps"] += 1
@@ -123,6 +124,8 @@ class World:
         random, faults_ms = self.loop.random, FAULTS_TTLS * self.ttl_ms
         for _ in range(self.faults):
             self.loop.at(random.randint(self.ttl_ms // 2, faults_ms), self.break_something)
+        for _ in range(2):
+            self.loop.at(random.randint(0, faults_ms), self._take_snapshot)
         try:
             self.loop.run(faults_ms)
             self.heal()
@@ -208,20 +211,21 @@ class World:
 
     def _replace_store(self, _host: Host) -> None:
         """Wipe or restore, once every node has seen the last epoch: before that nobody could know."""
-        if self.snapshot is None:
-            self.snapshot = self.store.content
-        elif all(host.mark >= self.store.content.epoch.epoch for host in self.hosts):
-            content = self.snapshot if self.loop.chance(0.5) else Content()
-            self.loop.counts["store restored" if content is self.snapshot else "store wiped"] += 1
+        if all(host.mark >= self.store.content.epoch.epoch for host in self.hosts):
+            content = self.snapshot if self.loop.chance(0.7) else Content()
+            self.loop.counts["store restored" if content.epoch.epoch else "store wiped"] += 1
             self.store.replace_by(content)
             self.operators.raise_epoch_later(self._highest_mark, self.ttl_ms, self.some_time())
+
+    def _take_snapshot(self) -> None:
+        self.snapshot = self.store.content
 
     def _highest_mark(self) -> Epoch:
         return max(host.mark for host in self.hosts)
 
     def _stop_sidecar(self, host: Host) -> None:
         keep = self.loop.chance(0.4)
-        self._tell(host, lambda shell: shell.observe(s.StopAsked(keep)))
+        self.loop.after(0, lambda: self._tell(host, lambda shell: shell.observe(s.StopAsked(keep))))
         if self.loop.chance(0.3):
             self.loop.after(
                 self.some_time(), lambda: self._tell(host, lambda shell: shell.observe(s.StopAsked(keep)))
@@ -265,14 +269,14 @@ class World:
         loop.run(loop.now + 3 * ttl_ms)  # late requests of the bad times may still arrive
         self._repair_store()
         end = loop.now + bound_ms
-        while loop.now < end and not (len(self._serving()) == 1 and self._at_rest()):
+        while loop.now < end and not (len(self.serving()) == 1 and self._at_rest()):
             loop.run(loop.now + 250)
-        serving = self._serving()
+        serving = self.serving()
         if len(serving) != 1:
             raise self.checks.violation(f"L1: serving {bound_ms} ms after all was well: {serving}")
         epoch = self.store.content.epoch.epoch
         loop.run(loop.now + 2 * ttl_ms)
-        still = self._serving()
+        still = self.serving()
         failback = any(host.policy.failback for host in self.hosts)
         if (still != serving or self.store.content.epoch.epoch != epoch) and not failback:
             raise self.checks.violation(f"L2: {serving} did not stay active: {still}")
@@ -302,7 +306,7 @@ class World:
         if self.store.content.epoch.epoch < self._highest_mark():
             self.operators.raise_epoch(self._highest_mark, self.ttl_ms)
 
-    def _serving(self) -> list[str]:
+    def serving(self) -> list[str]:
         names = []
         for host in self.hosts:
             shell = self.shells[host.name]
