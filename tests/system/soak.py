@@ -62,6 +62,7 @@ class Soak:
         except TimeoutError:
             self.stuck.append(f"nobody active {ALIVE_WITHIN_MS} ms after healing: {self.cluster.status()}")
         self.slowest_ms = max(self.slowest_ms, CLOCK.now() - healed_at)
+        self._await_commands()
 
     def heal(self) -> None:
         """Undo every fault that is still in force."""
@@ -72,15 +73,22 @@ class Soak:
             clear_faults(node.home)
             if node.process is not None and node.process.poll() is not None:
                 node.start()
-        self.command("resume")
+        self._end(self.command("resume"))
+
+    def _await_commands(self) -> None:
+        """Every command that was started has to end by itself."""
         for command in self._running:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                command.wait(30)
-            if command.poll() is None:
-                self.stuck.append(f"command does not end: {command.args!r}")
-                command.kill()
-            self.commands[f"exit {command.returncode}"] += 1
+            self._end(command)
+            self.commands[f"{command.args[4]} {command.returncode}"] += 1  # type: ignore[index]
         self._running = []
+
+    def _end(self, command: "subprocess.Popen[bytes]") -> None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            command.wait(30)
+        if command.poll() is None:
+            self.stuck.append(f"command does not end: {command.args!r}")
+            command.kill()
+            command.wait()
 
     def command(self, *words: str) -> "subprocess.Popen[bytes]":
         """Start a command of the CLI; its end is awaited at the healing."""
