@@ -45,7 +45,7 @@ class Soak:
         self.stuck: list[str] = []
         self.slowest_ms = 0
         self._frozen: list[DemoNode] = []
-        self._running: list[subprocess.Popen[bytes]] = []
+        self._running: list[tuple[str, subprocess.Popen[bytes]]] = []
 
     def round(self) -> None:
         """Throw a few faults, heal, and wait for an active."""
@@ -77,9 +77,9 @@ class Soak:
 
     def _await_commands(self) -> None:
         """Every command that was started has to end by itself."""
-        for command in self._running:
+        for name, command in self._running:
             self._end(command)
-            self.commands[f"{command.args[4]} {command.returncode}"] += 1  # type: ignore[index]
+            self.commands[f"{name} {command.returncode}"] += 1
         self._running = []
 
     def _end(self, command: "subprocess.Popen[bytes]") -> None:
@@ -99,7 +99,7 @@ class Soak:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        self._running.append(process)
+        self._running.append((words[0], process))
         return process
 
     def _choices(self) -> list[Callable[[], None]]:
