@@ -43,9 +43,12 @@ def page(found: "Document", here: str, width: int) -> str:
     assert isinstance(nodes, list)
     assert isinstance(notices, list)
     active = f"{found['active']} is active" if found["active"] else "nobody is active"
-    lines = [f"cluster {found['cluster']} on {found['backend']}: {active}, epoch {found['epoch']}"]
-    lines += [printing.paint(f"! {printing.printable(notice)}", "yellow") for notice in notices]
-    lines += _pending(found["pending"])
+    title = f"cluster {found['cluster']} on {found['backend']}: {active}, epoch {found['epoch']}"
+    lines = printing.wrap("", title, width)
+    lines += [
+        printing.paint(line, "yellow") for notice in notices for line in printing.wrap("! ", notice, width)
+    ]
+    lines += [line for text in _pending(found["pending"]) for line in printing.wrap("> ", text, width)]
     if nodes:
         rows = [_row(node, here) for node in nodes]
         head = ["NODE", "ROLE", "STATE", ">LEASE", ">SEEN", "MESSAGE"]
@@ -70,7 +73,7 @@ def _pending(pending: object) -> list[str]:
         return []
     to = f" to {pending['to']}" if pending["to"] else ""
     text = f"{pending['kind']} from {pending['from']}{to}: {pending['state']}, asked by {pending['by']}"
-    return [printing.printable(f"> {text} {printing.seconds(pending['age_s'])} ago")]
+    return [f"{text} {printing.seconds(pending['age_s'])} ago"]
 
 
 def _here(nodes: Sequence["Document"], here: str) -> list[str]:

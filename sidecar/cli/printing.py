@@ -88,6 +88,13 @@ def table(
     return "\n".join(text)
 
 
+def wrap(mark: str, text: str, width: int) -> list[str]:
+    """Return *text* in lines of at most *width*, the first one after *mark*."""
+    import textwrap
+
+    return textwrap.wrap(printable(text), width, initial_indent=mark, subsequent_indent=" " * len(mark))
+
+
 def _cell(text: str) -> str:
     text = printable(text).replace("\n", " ")
     return text if len(text) <= CELL_MAX else text[: CELL_MAX - 1] + "…"

@@ -32,7 +32,7 @@ COMMANDS = {  # name: (module, the first sentence of its help, which a test keep
     "restart": ("changing", "Restart the server of a node in place, without failover."),
     "history": ("looking", "Show the changes of active, the newest first."),
     "validate": ("checking", "Check the configuration and show the failover times that follow from it."),
-    "demo": ("running", "Play a three-node cluster of stand-in servers on this machine."),
+    "demo": ("running", "Run three nodes of stand-in AggreGate Servers on this machine."),
     "version": ("checking", "Show the versions of the sidecar and of what it uses."),
 }
 
@@ -76,16 +76,21 @@ class Program(click.Group):
         self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any
     ) -> None:
         """Run a command and end the process with its exit status."""
-        extra["standalone_mode"] = False
-        sys.exit(self._finish(args, prog_name or "sidecar", extra))
+        name = prog_name or "sidecar"
+        self._main_shell_completion({}, name)
+        sys.exit(self._finish(list(sys.argv[1:] if args is None else args), name))
 
-    def _finish(self, args: Sequence[str] | None, prog_name: str, extra: dict[str, Any]) -> int:
+    def _finish(self, args: list[str], name: str) -> int:
+        """Do what `click.Command.main` does, and end differently."""
         try:
             try:
-                status = super().main(args, prog_name, **extra)
+                with self.make_context(name, args) as ctx:
+                    status = self.invoke(ctx)
             finally:
                 sys.stdout.flush()  # here, where a reader that has gone can still be dealt with
             return status if isinstance(status, int) else 0
+        except Exit as end:
+            return end.exit_code
         except BrokenPipeError:
             drop_stdout()
             return 0
@@ -93,13 +98,6 @@ class Program(click.Group):
             return INTERRUPTED
         except Exception as error:  # the outermost frame of the program
             return _explain(error)
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; Ctrl-C is dealt with before click writes about it."""
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
-            raise Exit(INTERRUPTED) from None
 
 
 def drop_stdout() -> None:

@@ -48,8 +48,11 @@ def _next(clock: re.Match[str], now: datetime, text: str) -> datetime:
         at = local.replace(hour=hour, minute=minute, second=second)
     except ValueError:
         raise UsageError(f"--at {text}: no such time of day") from None
-    passed = at.astimezone() < now
-    return (at + timedelta(days=1) if passed else at).astimezone()
+    if at.astimezone() < now:
+        at += timedelta(days=1)
+    if datetime.fromtimestamp(at.timestamp()) != at:
+        raise UsageError(f"--at {text}: does not exist on {at.date()}, the clocks are put forward")
+    return at.astimezone()
 
 
 def _iso(text: str) -> datetime:

@@ -1,0 +1,229 @@
+"""Goal: a forced failover breaks exactly the lock it showed to the user, and reports who took over, or that
+it does not know. The epoch of an old store is raised over every mark there is.
+
+Method: as test_handshake.py.
+"""
+
+from dataclasses import replace
+
+import pytest
+
+from sidecar.core.model import EpochRecord, Settings
+from sidecar.core.units import NO_EPOCH, Epoch
+from sidecar.errors import Failed, OutcomeUnknown, Refused, TimedOut
+from sidecar.operate import failover as operation
+from sidecar.operate.asking import Done
+from sidecar.operate.desk import Desk
+from sidecar.operate.failover import Plan
+from tests.cli.stage import Stage, request
+
+MINUTE_MS = 60_000
+TTL_MS = 600
+
+
+@pytest.fixture
+def dead(stage: Stage) -> Stage:
+    """node-a holds the lock, for ever as far as the test goes, and says nothing; node-b could take over."""
+    stage.appear("node-b")
+    stage.acquire("node-a")
+    return stage
+
+
+def plan(stage: Stage, to: str | None = None) -> Plan:
+    return operation.plan(stage.desk(), stage.view(), to)
+
+
+def failover(stage: Stage, what: Plan, timeout_ms: int = MINUTE_MS, desk: Desk | None = None) -> Done:
+    return operation.failover(desk or stage.desk(), what, timeout_ms, stage.tell)
+
+
+def take_over(stage: Stage, node: str = "node-b") -> None:
+    """Play the old node, which proves its server dead, and the one that takes over."""
+    broken = stage.await_view(lambda view: view.lock is not None and view.lock.state == "broken")
+    assert broken.lock is not None
+    assert broken.lock.by == "op@here"
+    stage.await_request("confirmed")
+    stage.release()
+    stage.acquire(node)
+
+
+@pytest.mark.parametrize("to", [None, "node-b"])
+def test_done_is_who_has_taken_over(dead: Stage, to: str | None) -> None:
+    what = plan(dead, to)
+    with dead.acting(lambda: take_over(dead)):
+        done = failover(dead, what)
+
+    assert (done.node, done.epoch) == ("node-b", 2)
+    assert any("is broken" in line and "30.0 s" in line for line in dead.told)
+
+
+def test_the_risks_name_who_is_active_and_when_it_was_seen(dead: Stage) -> None:
+    text = " ".join(plan(dead).risks)
+
+    assert "node-a is active at epoch 1, last seen 0." in text
+    assert "30.0 s" in text
+
+
+def test_without_a_sign_of_the_old_active_its_ttl_is_waited_out(stage: Stage) -> None:
+    stage.ttl_ms = TTL_MS
+    stage.appear("node-b")
+    stage.acquire("node-a")
+    what = plan(stage)
+
+    with stage.acting(lambda: (stage.await_request("confirmed"), stage.acquire("node-b"))):
+        assert failover(stage, what).node == "node-b"
+
+
+def test_the_lock_that_changed_hands_while_the_user_thought_is_not_broken(dead: Stage) -> None:
+    what = plan(dead)
+    dead.release()
+    dead.acquire("node-b")
+
+    with pytest.raises(Failed, match=r"changed hands meanwhile: node-b holds the lock at epoch 2"):
+        failover(dead, what)
+
+    assert dead.view().holder is not None
+
+
+class Interposed:
+    """A backend with something happening before or after the lock is broken."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._real = desk.backend
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._real, name)
+
+
+def test_the_lock_that_changes_hands_at_the_last_moment_is_not_broken_either(dead: Stage) -> None:
+    desk = dead.desk()
+
+    class Late(Interposed):
+        def break_lock(self, epoch: Epoch, **how: object) -> None:
+            dead.release()
+            dead.acquire("node-b")
+            self._real.break_lock(epoch, **how)  # type: ignore[arg-type]
+
+    with pytest.raises(Failed, match=r"changed hands meanwhile: node-b .*nothing was broken"):
+        failover(dead, plan(dead), desk=replace(desk, backend=Late(desk)))  # type: ignore[arg-type]
+
+    left = dead.view()
+    assert left.request is not None
+    assert left.request.state == "failed"
+    assert left.holder is not None
+
+
+@pytest.mark.parametrize("happens", [True, False])
+def test_a_lost_answer_is_looked_up(dead: Stage, happens: bool) -> None:
+    desk, what = dead.desk(), plan(dead)
+
+    class Lossy(Interposed):
+        lost = 0
+
+        def break_lock(self, epoch: Epoch, **how: object) -> None:
+            if self.lost or happens:
+                self._real.break_lock(epoch, **how)  # type: ignore[arg-type]
+            self.lost += 1
+            if self.lost == 1:
+                raise OutcomeUnknown("127.0.0.1:1: the answer was lost")
+
+    with dead.acting(lambda: take_over(dead)):
+        done = failover(dead, what, desk=replace(desk, backend=Lossy(desk)))  # type: ignore[arg-type]
+
+    assert done.node == "node-b"
+
+
+def test_nobody_seen_to_take_over_is_unknown(dead: Stage) -> None:
+    with pytest.raises(TimedOut, match=r"nobody was seen to take over .*sidecar status"):
+        failover(dead, plan(dead), timeout_ms=700)
+
+
+@pytest.mark.parametrize(("taker", "says"), [("node-c", "not node-b"), ("node-a", "active again")])
+def test_the_wrong_taker_is_a_failure(dead: Stage, taker: str, says: str) -> None:
+    dead.appear("node-c")
+    what = plan(dead, "node-b")
+
+    with dead.acting(lambda: take_over(dead, taker)), pytest.raises(Failed, match=f"{taker} is .*{says}"):
+        failover(dead, what)
+
+
+def test_a_request_left_by_anybody_does_not_hold_a_failover_up(dead: Stage) -> None:
+    dead.write(request(state="confirmed"))
+    what = plan(dead)
+
+    with dead.acting(lambda: take_over(dead)):
+        assert failover(dead, what).node == "node-b"
+
+
+def test_no_active_no_failover(stage: Stage) -> None:
+    stage.appear("node-b")
+
+    with pytest.raises(Refused, match="nobody holds the lock"):
+        plan(stage)
+
+
+def test_a_lock_that_is_broken_already_is_waited_out(dead: Stage) -> None:
+    dead.backend.break_lock(Epoch(1), to=None, by="bob@there", request=None, ttl_ms=1000, deadline=dead.soon)
+
+    with pytest.raises(Refused, match=r"the lock of node-a was broken by bob@there; it is free again"):
+        plan(dead)
+
+
+def test_paused_is_refused(dead: Stage) -> None:
+    dead.write(Settings(paused=True, by="bob@there"))
+
+    with pytest.raises(Refused, match="`sidecar resume` first"):
+        plan(dead)
+
+
+@pytest.mark.parametrize(
+    ("to", "says"),
+    [("node-x", "there are: node-a, node-b"), ("node-c", "not eligible"), ("node-a", "active already")],
+)
+def test_a_candidate_that_cannot_is_refused(dead: Stage, to: str, says: str) -> None:
+    if to == "node-c":
+        dead.appear("node-c", eligible=False, available=False)
+
+    with pytest.raises(Refused, match=says):
+        plan(dead, to)
+
+
+# ---- the epoch of an old store
+
+
+def test_the_epoch_is_raised_over_every_mark(stage: Stage) -> None:
+    stage.ttl_ms = TTL_MS
+    stage.appear("node-a", mark=Epoch(17), state="failed")
+    stage.appear("node-b", mark=Epoch(9))
+    what = operation.plan_raise(stage.view(), own_mark=Epoch(21))
+    assert what.floor == 21
+
+    def play() -> None:
+        stage.await_view(lambda view: view.epoch.epoch >= 21)
+        stage.acquire("node-b")
+
+    with stage.acting(play):
+        done = operation.raise_epoch(stage.desk(), what, MINUTE_MS, stage.tell)
+
+    assert (done.node, done.epoch) == ("node-b", 22)
+
+
+@pytest.mark.parametrize(
+    ("prepare", "says"),
+    [
+        (lambda s: s.acquire("node-a"), "node-a holds the lock at epoch 1; stop its sidecar first"),
+        (lambda s: s.appear("node-a", mark=NO_EPOCH), "the store's epoch 0 is not behind"),
+    ],
+)
+def test_an_epoch_that_need_not_be_raised_is_refused(stage: Stage, prepare: object, says: str) -> None:
+    assert callable(prepare)
+    prepare(stage)
+
+    with pytest.raises(Refused, match=says):
+        operation.plan_raise(stage.view(), NO_EPOCH)
+
+
+def test_an_unreadable_epoch_may_be_raised_to_what_is_known(stage: Stage) -> None:
+    view = replace(stage.view(), unreadable=("epoch",), epoch=EpochRecord())
+
+    assert operation.plan_raise(view, Epoch(0)).floor == 0

@@ -1,0 +1,138 @@
+"""Goal: pause and resume change exactly what was asked, say when it is so already, and who has not heard.
+
+Method: as test_handshake.py.
+"""
+
+from dataclasses import replace
+
+import pytest
+
+from sidecar.core.model import Settings
+from sidecar.core.units import Instant
+from sidecar.errors import OutcomeUnknown, Refused
+from sidecar.operate import maintenance
+from sidecar.operate.maintenance import pause_cluster, resume_cluster
+from tests.cli.stage import Stage
+
+
+@pytest.fixture
+def two(stage: Stage) -> Stage:
+    stage.appear("node-b")
+    stage.acquire("node-a")
+    return stage
+
+
+def hear(stage: Stage, *nodes: str) -> None:
+    """Play the nodes, which show what they have heard."""
+    stage.await_view(lambda view: view.settings.by == "op@here")
+    for node in nodes:
+        stage.appear(node, state="paused" if stage.view().settings.holds_back(node) else "monitoring")
+
+
+def test_the_cluster_is_paused_when_every_node_shows_it(two: Stage) -> None:
+    with two.acting(lambda: hear(two, "node-a", "node-b")):
+        found = pause_cluster(two.desk(), None)
+
+    assert found == (True, (), ())
+    settings = two.view().settings
+    assert (settings.paused, settings.by) == (True, "op@here")
+    assert settings.at_unix_ms is not None
+
+
+def test_a_node_that_has_not_heard_is_named(two: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(maintenance, "HEARD_WITHIN_MS", 300)
+
+    with two.acting(lambda: hear(two, "node-a")):
+        assert pause_cluster(two.desk(), None).silent == ("node-b",)
+
+
+def test_one_node_is_paused(two: Stage) -> None:
+    with two.acting(lambda: hear(two, "node-b")):
+        found = pause_cluster(two.desk(), "node-b")
+
+    assert found.silent == ()
+    assert two.view().settings.paused_nodes == ("node-b",)
+
+
+def test_pausing_again_is_no_error_and_changes_nothing(two: Stage) -> None:
+    two.write(Settings(paused=True, by="bob@there"))
+    two.appear("node-a", "node-b", state="paused")
+
+    assert pause_cluster(two.desk(), None).changed is False
+    assert two.view().settings.by == "bob@there"
+
+
+def test_the_cluster_is_resumed_and_what_stays_paused_is_told(two: Stage) -> None:
+    two.write(Settings(paused=True, paused_nodes=("node-b",), by="bob@there"))
+    two.appear("node-a", "node-b", state="paused")
+
+    with two.acting(lambda: hear(two, "node-a", "node-b")):
+        found = resume_cluster(two.desk(), None)
+
+    assert found.changed
+    assert found.silent == ()
+    assert "still paused: node-b" in found.notes[0]
+
+
+def test_a_node_is_resumed_in_a_paused_cluster_and_that_is_told(two: Stage) -> None:
+    two.write(Settings(paused=True, paused_nodes=("node-b",), by="bob@there"))
+
+    found = resume_cluster(two.desk(), "node-b")
+
+    assert two.view().settings.paused_nodes == ()
+    assert "the whole cluster is paused still" in found.notes[0]
+
+
+def test_a_node_that_is_gone_can_still_be_resumed(two: Stage) -> None:
+    two.write(Settings(paused_nodes=("node-z",)))
+
+    assert resume_cluster(two.desk(), "node-z").changed
+
+
+@pytest.mark.parametrize(
+    ("before", "node", "says"),
+    [
+        (Settings(), None, "the cluster is not paused"),
+        (Settings(paused_nodes=("node-b",)), None, "resume --node node-b"),
+        (Settings(), "node-b", "node-b is not paused"),
+        (Settings(paused=True), "node-b", "the whole cluster is paused"),
+        (Settings(), "node-x", "node-x is not there"),
+    ],
+)
+def test_what_is_not_paused_cannot_be_resumed(
+    two: Stage, before: Settings, node: str | None, says: str
+) -> None:
+    two.write(before)
+
+    with pytest.raises(Refused, match=says):
+        resume_cluster(two.desk(), node)
+
+
+def test_an_unknown_node_cannot_be_paused(two: Stage) -> None:
+    with pytest.raises(Refused, match="node-x is not there; there are: node-a, node-b"):
+        pause_cluster(two.desk(), "node-x")
+
+
+@pytest.mark.parametrize("happens", [True, False])
+def test_a_lost_answer_is_looked_up(two: Stage, happens: bool) -> None:
+    desk = two.desk()
+
+    class Lossy:
+        lost = 0
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(desk.backend, name)
+
+        def write(self, value: Settings, *, expected: int, deadline: Instant) -> int:
+            self.lost += 1
+            if self.lost > 1 or happens:
+                desk.backend.write(value, expected=expected, deadline=deadline)
+            if self.lost == 1:
+                raise OutcomeUnknown("127.0.0.1:1: the answer was lost")
+            return 0
+
+    two.write(Settings(paused=True))
+    with two.acting(lambda: hear(two, "node-a", "node-b")):
+        assert resume_cluster(replace(desk, backend=Lossy()), None).changed  # type: ignore[arg-type]
+
+    assert two.view().settings.paused is False

@@ -1,0 +1,427 @@
+"""Goal: every failure is one line and its exit status; nothing is imported before it is needed.
+
+Method: the real program in processes of its own, on the local backend, or with a store that is not there.
+Not covered: what a command does (the other files here).
+"""
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from sidecar.cli import main
+from sidecar.cli.program import COMMANDS
+from sidecar.core.model import Settings
+from tests.cli.stage import Stage
+from tests.harness.process import free_port, wait_until
+
+WITHIN_S = 30.0
+
+
+def spawn(*args: str | Path, env: dict[str, str] | None = None) -> "subprocess.Popen[str]":
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("SIDECAR_")}
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "sidecar", *map(str, args)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=clean | (env or {}),
+    )
+
+
+def sidecar(*args: str | Path, env: dict[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
+    process = spawn(*args, env=env)
+    out, err = process.communicate(timeout=WITHIN_S)
+    return subprocess.CompletedProcess(args, process.returncode, out, err)
+
+
+def one_line(text: str) -> str:
+    """Return the one line of an error, without its start."""
+    assert re.fullmatch(r"sidecar: error: [^\n]+\n", text), text
+    return text.removeprefix("sidecar: error: ")
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["swichover"], "no such command: swichover; did you mean switchover?"),
+        (["frobnicate"], "no such command: frobnicate; see sidecar --help"),
+        (["status", "--ouput", "json"], "--output"),
+        (["status", "-o", "xml"], "'xml' is not one of 'table', 'json', 'yaml'"),
+        (["history", "-n", "0"], "0 is not in the range"),
+        (["status", "extra"], "unexpected extra argument"),
+        (["switchover", "--yes", "--timeout", "10"], "add a unit"),
+        (["switchover", "--yes", "--at", "25:00"], "no such time of day"),
+        (["switchover"], "there is no terminal to ask for confirmation; give --yes"),
+        (["failover"], "give --yes"),
+        (["failover", "--yes", "--raise-epoch", "--to", "node-b"], "leave out --to"),
+        (["exec", "--cluster", "x", "--", "true"], "--backend"),
+        (["exec", "--backend", "mongo://x", "--cluster", "x", "--", "true"], "--backend: 'mongo://x'"),
+        (["exec", "--backend", "local:///x", "--cluster", "x"], "CMD"),
+        (["-c", "x", "exec", "--backend", "local:///x", "--cluster", "x", "true"], "no configuration file"),
+        (["status", "-c", "/nowhere.yml"], "/nowhere.yml: no such file"),
+        (["-c", "/nowhere.yml", "validate"], "/nowhere.yml: no such file"),
+        (["run", "-c", "/nowhere.yml"], "/nowhere.yml: no such file"),
+        (["status", "-c", ""], "the name of a file is missing"),
+    ],
+)
+def test_bad_usage_is_one_line_and_2(args: Sequence[str], says: str) -> None:
+    result = CliRunner().invoke(main, args)
+
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert says in one_line(result.stderr)
+
+
+def test_the_process_exits_with_the_status() -> None:
+    result = sidecar("statsu")
+
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "did you mean status?" in one_line(result.stderr)
+
+
+def test_the_variable_names_the_configuration_and_the_option_counts_more(config_file: Path) -> None:
+    by_variable = sidecar("validate", env={"SIDECAR_CONFIG": str(config_file)})
+    assert by_variable.returncode == 0, by_variable.stderr
+    assert f"{config_file}: good" in by_variable.stdout
+
+    result = sidecar("validate", "-c", "/nowhere.yml", env={"SIDECAR_CONFIG": str(config_file)})
+    assert result.returncode == 2
+
+
+def test_a_bad_configuration_names_file_key_and_reason(config_file: Path) -> None:
+    config_file.write_text(config_file.read_text() + "lock: {tll: 10s}\n")
+
+    result = sidecar("-c", config_file, "validate")
+
+    assert result.returncode == 2
+    assert "lock.tll: unknown key; did you mean lock.ttl?" in one_line(result.stderr)
+
+
+def test_validate_looks_at_the_server(config_file: Path) -> None:
+    config_file.write_text(config_file.read_text().replace("/bin/sleep", "/bin/nothing-there"))
+
+    result = CliRunner().invoke(main, ["validate", "-c", str(config_file)])
+
+    assert result.exit_code == 2
+    assert "server.command: /bin/nothing-there: not found" in one_line(result.stderr)
+
+
+def test_validate_computes_the_failover_times(config_file: Path) -> None:
+    result = CliRunner().invoke(main, ["validate", "-c", str(config_file), "-o", "json"])
+
+    found = {figure["name"]: figure["worst_s"] for figure in json.loads(result.stdout)["failover"]}
+    assert 10 < found["node_crash"] < 20
+    table = CliRunner().invoke(main, ["validate", "-c", str(config_file)]).stdout
+    assert max(len(line) for line in table.splitlines() if str(config_file) not in line) <= 80
+
+
+@pytest.mark.parametrize("command", ["status", "history", "pause", "restart", "switchover", "failover"])
+def test_a_store_that_is_not_there_is_3_in_bounded_time(command: str, config_file: Path) -> None:
+    port = free_port()
+    text = config_file.read_text().replace("backend: local", "backend: consul")
+    config_file.write_text(text + f"consul: {{address: 'http://127.0.0.1:{port}'}}\n")
+    yes = ["--yes"] if command in ("switchover", "failover") else []
+
+    result = CliRunner().invoke(main, [command, "-c", str(config_file), *yes])
+
+    assert result.exit_code == 3, result.output
+    assert str(port) in one_line(result.stderr)
+
+
+@pytest.mark.parametrize(
+    ("prepare", "args", "says"),
+    [
+        (lambda s: None, ["switchover", "--yes"], "nobody is active"),
+        (lambda s: None, ["failover", "--yes"], "nobody holds the lock"),
+        (lambda s: None, ["failover", "--yes", "--raise-epoch"], "is not behind"),
+        (lambda s: None, ["resume"], "the cluster is not paused"),
+        (lambda s: None, ["pause", "--node", "node-x"], "node-x is not there"),
+        (lambda s: None, ["restart"], "node-a is not there"),
+        (lambda s: s.write(Settings(paused=True)), ["resume", "--node", "node-x"], "node-x is not there"),
+    ],
+)
+def test_what_is_refused_is_4(
+    stage: Stage, config_file: Path, prepare: object, args: Sequence[str], says: str
+) -> None:
+    assert callable(prepare)
+    prepare(stage)
+
+    result = CliRunner().invoke(main, [*args, "-c", str(config_file)])
+
+    assert result.exit_code == 4, result.output
+    assert says in one_line(result.stderr)
+
+
+@pytest.mark.parametrize(
+    ("play", "status", "says"),
+    [
+        (lambda s: s.obey("node-b"), 0, "node-b is active at epoch 2"),
+        (lambda s: (s.accept(), s.answer("rolled_back", "no disk")), 1, "rolled back"),
+        (lambda s: (s.await_request("asked"), s.answer("refused", "no")), 4, "refuses: no"),
+        (lambda s: s.accept(), 5, "outcome unknown"),
+    ],
+)
+def test_the_outcome_of_a_switchover_is_its_exit_status(
+    stage: Stage, config_file: Path, play: object, status: int, says: str
+) -> None:
+    stage.appear("node-b")
+    stage.acquire("node-a")
+
+    def act() -> None:
+        assert callable(play)
+        play(stage)
+
+    with stage.acting(act):
+        args = ["switchover", "--yes", "--timeout", "2s", "-c", str(config_file)]
+        result = CliRunner().invoke(main, args)
+
+    assert result.exit_code == status, result.output
+    assert says in (result.stdout if status == 0 else result.stderr)
+
+
+def test_pause_twice_is_no_error(stage: Stage, config_file: Path) -> None:
+    for says in ("cluster plant-7: paused\n", "cluster plant-7: already paused\n"):
+        result = CliRunner().invoke(main, ["pause", "-c", str(config_file)])
+        assert (result.exit_code, result.stdout) == (0, says)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 1)])
+def test_a_signal_before_the_confirmation_withdraws_the_request(
+    stage: Stage, config_file: Path, number: signal.Signals, status: int
+) -> None:
+    stage.appear("node-b")
+    stage.acquire("node-a")
+
+    process = spawn("-c", config_file, "switchover", "--yes")
+    stage.await_request("asked")
+    process.send_signal(number)
+    out, err = process.communicate(timeout=WITHIN_S)
+
+    assert (process.returncode, out) == (status, "")
+    assert "withdrawn, nothing will happen" in err
+    assert stage.await_request("abandoned").reason == "interrupted"
+
+
+def next_one(stage: Stage) -> None:
+    stage.await_request("asked")
+    stage.obey("node-b")
+
+
+def test_a_killed_command_leaves_a_request_that_nobody_confirms(stage: Stage, config_file: Path) -> None:
+    stage.appear("node-b")
+    stage.acquire("node-a")
+
+    process = spawn("-c", config_file, "switchover", "--yes")
+    stage.await_request("asked")
+    process.kill()
+    process.communicate(timeout=WITHIN_S)
+    stage.answer("accepted", to="node-b")
+
+    left = stage.view().request
+    assert left is not None
+    assert left.state == "accepted"
+    with stage.acting(lambda: next_one(stage)):
+        again = CliRunner().invoke(main, ["switchover", "--yes", "-c", str(config_file)])
+    assert again.exit_code == 0, again.output
+
+
+def test_a_switchover_that_waits_for_its_time_is_cancelled_by_ending_it(
+    stage: Stage, config_file: Path
+) -> None:
+    stage.appear("node-b")
+    stage.acquire("node-a")
+
+    process = spawn("-c", config_file, "switchover", "--yes", "--at", "+1h")
+    assert process.stderr is not None
+    assert "end this command to cancel" in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=WITHIN_S)
+
+    assert process.returncode == 130
+    assert "nothing was done" in one_line(err)
+    assert stage.view().request is None
+
+
+@pytest.mark.parametrize(("answer", "status"), [("n\n", 1), ("y\n", 4), ("\x03", 130)])
+def test_on_a_terminal_it_asks(stage: Stage, config_file: Path, answer: str, status: int) -> None:
+    stage.appear("node-b")
+    stage.acquire("node-a")
+
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(sys.executable, [sys.executable, "-P", "-m", "sidecar", "-c", str(config_file), "failover"])
+    seen = ""
+    while "[y/N]" not in seen:
+        seen += os.read(terminal, 1024).decode()
+    assert "node-a is active at epoch 1" in seen
+    stage.write(Settings(paused=False))  # anything: the lock is what counts
+    if status == 4:
+        stage.release()
+    os.write(terminal, answer.encode())
+    try:
+        while more := os.read(terminal, 1024).decode():
+            seen += more
+    except OSError:
+        pass  # the other end is closed
+    _, raw = os.waitpid(pid, 0)
+    os.close(terminal)
+
+    assert os.waitstatus_to_exitcode(raw) == (1 if status == 4 else status), seen
+    assert "Traceback" not in seen
+    if status != 4:
+        assert stage.view().holder is not None
+
+
+def test_ctrl_c_is_130_and_silent(stage: Stage, config_file: Path) -> None:
+    process = spawn("watch", "-c", config_file)
+    assert process.stdout is not None
+    assert "nobody active" in process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=WITHIN_S)
+
+    assert (process.returncode, out, err) == (130, "", "")
+
+
+def test_a_reader_that_goes_away_is_no_error(stage: Stage, config_file: Path) -> None:
+    process = spawn("watch", "-c", config_file)
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.close()
+    stage.acquire("node-a")  # something to write
+    assert process.stderr is not None
+    assert process.stderr.read() == ""
+    assert process.wait(WITHIN_S) == 0
+
+
+@pytest.mark.parametrize("args", [["--help"], ["version"], ["status", "--help"]])
+def test_a_reader_that_was_never_there_is_no_error(args: Sequence[str]) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-P", "-m", "sidecar", *args]
+    result = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, timeout=WITHIN_S, check=False)
+    os.close(write)
+
+    assert (result.returncode, result.stderr) == (0, b"")
+
+
+def test_watch_shows_changes_and_rides_through_an_outage(stage: Stage, config_file: Path) -> None:
+    process = spawn("watch", "-o", "json", "-c", config_file)
+    assert process.stdout is not None
+    try:
+        assert json.loads(process.stdout.readline())["active"] is None
+        stage.acquire("node-a")
+        while (seen := json.loads(process.stdout.readline()))["active"] != "node-a":
+            pass
+        assert seen["trouble"] is None
+        away = stage.path.with_suffix(".away")
+        stage.path.rename(away)
+        stage.path.mkdir()
+        while json.loads(process.stdout.readline())["trouble"] is None:
+            pass
+        stage.path.rmdir()
+        away.rename(stage.path)
+        while json.loads(process.stdout.readline())["trouble"] is not None:
+            pass
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=WITHIN_S)
+
+
+def test_an_unexpected_exception_is_one_line_and_shown_on_request(
+    config_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = config_file.parent / "broken"
+    (broken / "sidecar_broken.py").parent.mkdir()
+    (broken / "sidecar_broken.py").write_text("def connect(settings, clock):\n    return 1 / 0\n")
+    info = broken / "broken-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[aggregate_sidecar.backends]\nbroken = sidecar_broken:connect\n")
+    config_file.write_text(config_file.read_text().replace("backend: local", "backend: broken"))
+    env = {"PYTHONPATH": str(broken)}
+
+    quiet = sidecar("status", "-c", config_file, env=env)
+    assert quiet.returncode == 1
+    assert "internal error: ZeroDivisionError: division by zero" in one_line(quiet.stderr)
+
+    loud = sidecar("status", "-c", config_file, env=env | {"SIDECAR_DEBUG": "1"})
+    assert loud.returncode == 1
+    assert "Traceback" in loud.stderr
+
+
+def test_nothing_is_imported_before_a_command_is_chosen() -> None:
+    code = (
+        "import sys; before = set(sys.modules); import click; clicks = set(sys.modules) - before\n"
+        "from sidecar.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print(*sorted(m for m in set(sys.modules) - before - clicks), file=sys.stderr)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=WITHIN_S, check=True
+    )
+
+    ours = {name for name in result.stderr.split() if name.startswith(("sidecar", "backends"))}
+    assert ours == {"sidecar", "sidecar.cli", "sidecar.cli.program"}
+    heavy = {"msgspec", "yaml", "rich", "etcd3", "consul", "importlib.metadata", "json", "sqlite3"}
+    assert not heavy & set(result.stderr.split())
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_list_of_commands_says_what_their_help_says(name: str) -> None:
+    result = CliRunner().invoke(main, [name, "--help"])
+
+    assert result.exit_code == 0
+    assert COMMANDS[name][1] in " ".join(result.stdout.split())
+    assert "Exit status:" in result.stdout
+    assert max(len(line) for line in result.stdout.splitlines()) <= 80
+
+
+def test_version_says_what_is_installed() -> None:
+    found = json.loads(CliRunner().invoke(main, ["version", "-o", "json"]).stdout)
+
+    assert found["backends"].keys() >= {"etcd", "consul", "local"}
+    assert CliRunner().invoke(main, ["--version"]).stdout.strip() == found["version"]
+
+
+def test_exec_ends_with_the_status_of_its_command(tmp_path: Path) -> None:
+    url = f"local://{tmp_path}/local.db"
+    result = sidecar(
+        "exec",
+        "--backend",
+        url,
+        "--cluster",
+        "c",
+        "--ttl",
+        "3s",
+        "--once",
+        "--",
+        "sh",
+        "-c",
+        "echo $SIDECAR_ROLE; exit 7",
+    )
+
+    assert result.returncode == 7, result.stderr
+    assert result.stdout == "active\n"
+
+
+def test_run_stops_on_sigterm_with_0(stage: Stage, config_file: Path) -> None:
+    process = spawn("run", "-c", config_file)
+    try:
+        stage.await_view(lambda view: (a := view.node("node-a")) is not None and a.state == "running")
+    finally:
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=WITHIN_S)
+
+    assert process.returncode == 0, err
+    wait_until(lambda: stage.view().vacant, "the lock is released")
