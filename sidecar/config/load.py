@@ -43,7 +43,8 @@ def from_text(text: str, environ: Mapping[str, str], *, source: str) -> Config:
         document = reader.read(text)
     except reader.Unreadable as error:
         place = ":".join(str(part) for part in (source, error.line, error.column) if part is not None)
-        raise ConfigError(": ".join(p for p in (place, g.printable(error.key), str(error)) if p)) from error
+        named = f"{place}: {g.printable(error.key)}" if error.key else place
+        raise ConfigError(f"{named}: {error}") from error
     sources = g.Sources(source, document)
     sources.plugin = g.plugin_section(g.backend_name(sources, environ))
     g.from_document(sources)

@@ -56,7 +56,7 @@ def read(text: str) -> Document:
         loader = _LOADER(text)
         return _Builder(iter(loader.get_event, None)).document()
     except yaml.MarkedYAMLError as error:
-        raise _unreadable(error) from error
+        raise _unreadable(error, text) from error
     except (yaml.YAMLError, UnicodeError) as error:  # a character that YAML does not allow
         raise Unreadable("not valid YAML: it holds a character that is not allowed in text") from error
     finally:
@@ -153,9 +153,11 @@ class _Builder:
         return found
 
 
-def _unreadable(error: yaml.MarkedYAMLError) -> Unreadable:
+def _unreadable(error: yaml.MarkedYAMLError, text: str) -> Unreadable:
     mark: Any = error.problem_mark or error.context_mark
     reason = " ".join(str(error.problem or error.context or "unknown reason").split())
-    hint = "; indent with spaces, not tabs" if "\\t" in reason or "'\t'" in str(error.problem) else ""
-    where = (mark.line + 1, mark.column + 1) if mark else (None, None)
-    return Unreadable(f"not valid YAML: {reason}{hint}", *where)
+    if mark is None:
+        return Unreadable(f"not valid YAML: {reason}")
+    at_tab = "\t" in "".join(text.split("\n")[mark.line : mark.line + 1])[mark.column : mark.column + 1]
+    hint = "; indent with spaces, not tabs" if at_tab else ""
+    return Unreadable(f"not valid YAML: {reason}{hint}", mark.line + 1, mark.column + 1)

@@ -74,7 +74,7 @@ def _share(permille: int) -> Derived:
     return Derived(f"{permille / 1000:g} × lock.ttl", compute)
 
 
-def _first_port_of_server(values: Values, given: frozenset[str]) -> tuple[int, ...] | None:
+def _ports_of_server(values: Values, given: frozenset[str]) -> tuple[int, ...] | None:
     own = {"server.probes.ready.http.url", "server.probes.ready.command"} & given
     return () if own or values["server.kind"] == "command" else None
 
@@ -172,7 +172,7 @@ class Ready(Group):
     """
 
     tcp: tuple[int, ...] | None = key(
-        c.Ports(), Derived("clientPort and webAppsSslPort of server.xml", _first_port_of_server), live=True
+        c.Ports(), Derived("clientPort and webAppsSslPort of server.xml", _ports_of_server), live=True
     )
     http: ReadyHttp = section(ReadyHttp)
     command: tuple[str, ...] | None = key(c.Argv(), live=True)
@@ -214,7 +214,13 @@ class Server(Group):
     """What is supervised."""
 
     kind: str = key(k.Choice(("aggregate", "command")), "aggregate")
-    home: str = key(k.AbsolutePath(), "/opt/aggregate")
+    home: str = key(
+        k.AbsolutePath(),
+        Derived(
+            "/opt/aggregate; / for kind command",
+            lambda v, g: "/" if v["server.kind"] == "command" else "/opt/aggregate",
+        ),
+    )
     command: tuple[str, ...] = key(
         c.Argv(),
         Derived("ag_server_console in server.home", lambda v, g: (f"{v['server.home']}/ag_server_console",)),
@@ -231,8 +237,8 @@ class Server(Group):
     environment: Mapping[str, str] = key(c.Environment(), {})
     start_timeout_ms: int = key(_POSITIVE, "5m", live=True)
     stop_timeout_ms: int = key(_SPAN, "60s", live=True)
-    stop_signal: str = key(k.SignalName(), "TERM", live=True)
-    stop_command: tuple[str, ...] | None = key(c.Argv(), live=True)
+    stop_signal: str = key(k.SignalName(), "TERM")
+    stop_command: tuple[str, ...] | None = key(c.Argv())
     probes: Probes = section(Probes)
     restarts: Restarts = section(Restarts)
 
@@ -240,7 +246,7 @@ class Server(Group):
 class Log(Group):
     """What the log looks like."""
 
-    format: str = key(k.Choice(("text", "json")), "text", live=True)
+    format: str = key(k.Choice(("text", "json")), "text")
     level: str = key(k.Choice(("debug", "info", "warning", "error")), "info", live=True)
 
 

@@ -83,7 +83,7 @@ def notes(config: Config) -> tuple[str, ...]:
         case "consul":
             silence = render(silence_ms(config.lock.ttl_ms))
             return (
-                f"Consul keeps no lease here: another node takes over after {silence} of silence it has itself seen.",
+                f"Consul keeps no lease here: another node takes over after it saw {silence} of silence.",
             )
         case "local":
             return ("The local backend covers one machine: it does not outlive it.",)
