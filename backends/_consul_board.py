@@ -152,11 +152,6 @@ class Board:
                     self._own[key] = written[key]
             self._sight(before, received_at)
 
-    def goes_back(self, entries: Mapping[str, Entry]) -> bool:
-        """Tell whether *entries* are of an older store: an epoch below the one known."""
-        with self._mutex:
-            return self._known and _epoch(entries) < _epoch(self._entries)
-
     def view(self, now: Instant) -> View:
         """Return the view of this moment."""
         with self._mutex:
@@ -215,8 +210,8 @@ class Board:
             view = replace(view, lock=None, unreadable=(LOCK, *view.unreadable))
         current = LOCK not in self._own
         view = replace(view, lock_expired=current and self._standing(now).lapsed)
-        if _epoch(shown) > view.epoch.epoch:
-            view = replace(view, epoch=EpochRecord(_epoch(shown)))
+        if _epoch(self._entries) > view.epoch.epoch:
+            view = replace(view, epoch=EpochRecord(_epoch(self._entries)))
         if view != self._view or view.revision == 0:
             newest = max((entry.version for entry in self._entries.values()), default=0)
             self._view = replace(view, revision=max(self._view.revision + 1, newest))

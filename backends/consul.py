@@ -54,8 +54,9 @@ from sidecar.errors import (
 )
 from sidecar.ports import BackendInfo, BackendSettings, Grant, HeldBy, Hold
 
-WAIT_MAX_MS = 10_000  # of one blocking query: after a restore it may wait for an index that is far off
+WAIT_MAX_MS = 5_000  # of one blocking query: after a restore it waits for an index that is far off
 ANSWER_MS = 50  # for an answer on its way: longer makes an end of silence a fresh query more often late
+RETRY_MS = 50  # after a failed query: a store that is back is seen this much later
 WAIT_MIN_MS = 10  # below, a query's way there and back is longer than the wait
 TXN_OPS_MAX = 60  # Consul 1.8 refuses more than 64
 VIEW_KEYS = (LOCK, EPOCH, REQUEST, SETTINGS, NODES)  # everything but history, as prefixes
@@ -227,15 +228,23 @@ class ConsulBackend:
         return self._board.view(self._clock.now())
 
     def await_change(self, revision: int, *, deadline: Instant) -> View | None:
-        """Watch by blocking queries; the silence of the holder is a change too, at its very instant."""
+        """Watch by blocking queries; the silence of the holder is a change too, at its very instant.
+
+        A store that cannot be asked is asked again until the deadline; only then is that an error. Every
+        answer is linearizable, so one that is older than the last comes of a store that was replaced.
+        """
+        trouble: NotSent | None = None
         while True:
             now = self._clock.now()
             view = self._board.view(now)
             if view.revision > revision:
                 return view
             if now >= deadline:
+                if trouble is not None:
+                    raise trouble
                 return None
-            self._wait(min(deadline, self._board.expires_at(now) or deadline), deadline)
+            until = min(deadline, self._board.expires_at(now) or deadline)
+            trouble = self._wait(until, deadline, trouble)
 
     # ---- documents
 
@@ -286,14 +295,11 @@ class ConsulBackend:
             pass
         return self._known()
 
-    def _refresh(self, deadline: Instant, *, refuse_older: bool = False) -> bool:
+    def _refresh(self, deadline: Instant) -> bool:
         began = self._board.begin()
         found = self._client.get_trees([self._prefix + key for key in VIEW_KEYS], deadline)
         received_at = self._clock.now()
-        entries = self._entries(found)
-        if refuse_older and self._board.goes_back(entries):
-            raise NotSent(f"{self._client.address}: shows an older epoch than before; read it to confirm")
-        return self._board.take(began, entries, received_at)
+        return self._board.take(began, self._entries(found), received_at)
 
     def _entries(self, found: Sequence[Stored]) -> dict[str, Entry]:
         """Return the keys of the view by their short names; a prefix also finds longer names."""
@@ -319,25 +325,30 @@ class ConsulBackend:
             raise NotHolder(f"{LOCK}: not held by {hold.node} at epoch {hold.epoch}")
         return standing
 
-    def _wait(self, until: Instant, deadline: Instant) -> None:
-        """Bring the board up to date with the next change, or return at *until*."""
+    def _wait(self, until: Instant, deadline: Instant, trouble: NotSent | None) -> NotSent | None:
+        """Bring the board up to date with the next change, or return at *until*; say what is in the way."""
         with self._mutex:
             watched = self._watched
         left_ms = until - self._clock.now()
         if left_ms < WAIT_MIN_MS:
             self._pause(left_ms)
-            return
+            return trouble
         # Consul adds up to a sixteenth of the wait at random, and the answer takes its way.
         wait_ms = min(WAIT_MAX_MS, max(1, (left_ms - ANSWER_MS) * 16 // 17))
         try:
             index = self._client.index_of(self._prefix, until, watched, wait_ms)
-            if index != watched and self._refresh(Instant(deadline + ANSWER_MS), refuse_older=True):
+            if index != watched and self._refresh(Instant(deadline + ANSWER_MS)):
                 self._set_watched(index)
-        except NotSent:
+        except NotSent as error:
             self._set_watched(0)  # what answers next may be another store
-            silent = until == deadline and left_ms > 4 * ANSWER_MS  # it had its chance to say "no change"
-            if silent or self._clock.now() < until or self._client.closed.is_set():
+            if self._client.closed.is_set():
                 raise
+            rest_ms = until - self._clock.now()
+            if rest_ms > 0:
+                self._pause(min(rest_ms, RETRY_MS))
+            fair = rest_ms > 0 or left_ms > 4 * ANSWER_MS  # it had its chance to say "no change"
+            return error if fair else trouble
+        return None
 
     def _set_watched(self, index: int) -> None:
         with self._mutex:
