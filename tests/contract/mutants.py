@@ -1,9 +1,9 @@
-"""Deliberate bugs in the backends, each of which a contract test must catch. Run by hand, it takes some minutes:
+"""Deliberate bugs in the backends, each of which a contract test must catch. By hand, some minutes:
 
     python -m tests.contract.mutants [NAME…]
 
-Method: an edit of one source file in a copy of the tree, then the tests named with it, which must fail. A mutant
-that survives, or whose text is not found any more, ends with exit code 1.
+Method: an edit of one source file in a copy of the tree, then the tests named with it, which must fail.
+A mutant that survives, or whose text is not found any more, ends with exit code 1.
 """
 
 import shutil
@@ -39,7 +39,7 @@ MUTANTS = (
         "backends/_etcd_leases.py",
         "return Lease(answer.body.ID, int(answer.body.TTL), sent_at)",
         "return Lease(answer.body.ID, int(answer.body.TTL), self._clock.now())",
-        f"{CLAUSES} -k c5 and etcd34",
+        f"{ETCD} -k c5",
     ),
     Mutant(
         "etcd: a spare counts from the acquisition",
@@ -51,7 +51,8 @@ MUTANTS = (
     Mutant(
         "etcd: renewing is a keep-alive, the check ignored",
         "backends/etcd.py",
-        "        if not answer.body.succeeded:\n            raise self._not_holder(hold, answer)\n        return Grant",
+        "        if not answer.body.succeeded:\n            raise self._not_holder(hold, answer)\n"
+        "        return Grant",
         "        return Grant",
         f"{CLAUSES} -k (c4 or c6) and etcd34",
     ),
@@ -79,8 +80,13 @@ MUTANTS = (
     Mutant(
         "etcd: a broken lock keeps the holder's lease",
         "backends/etcd.py",
-        "[put(lock, encode(broken))], [])",
-        "[put(lock, encode(broken), keys[LOCK].lease)], [])",
+        "[put(lock, encode(broken))], [])\n"
+        '            answer = self._client.call("Txn", request_, deadline, effect=True)\n'
+        "            if answer.body.succeeded:\n"
+        "                self._attach(broken, answer.body.header.revision, deadline)\n",
+        "[put(lock, encode(broken), keys[LOCK].lease)], [])\n"
+        '            answer = self._client.call("Txn", request_, deadline, effect=True)\n'
+        "            if answer.body.succeeded:\n",
         f"{CLAUSES} {ETCD} -k c6 and (etcd34 or test_etcd)",
     ),
     Mutant(
@@ -178,7 +184,7 @@ MUTANTS = (
         "any: clusters share a prefix",
         "backends/shared.py",
         '{settings.cluster}/"',
-        '{settings.cluster[:-1]}/"',
+        '{settings.cluster[:4]}/"',
         f"{CLAUSES} -k c14 and (local or etcd34)",
     ),
     Mutant(
