@@ -315,7 +315,7 @@ ANY_MEMORY = st.builds(
 ANY_SEEN = st.one_of(st.sampled_from(list(OBSERVATIONS.values())), VIEWS.map(s.Seen))
 
 
-@settings(max_examples=600, deadline=None, derandomize=True)
+@settings(max_examples=250, deadline=None, derandomize=True)
 @given(ANY_PHASE, ANY_MEMORY, ANY_SEEN, st.sampled_from((POLICY, MONITORING, replace(POLICY, once=True))))
 def test_any_state_is_decided_comes_to_rest_and_keeps_its_word(
     phase: s.Phase, memory: s.Memory, seen: s.Observation, policy: s.Policy

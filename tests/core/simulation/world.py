@@ -13,6 +13,7 @@ from tests.core.simulation.operators import Operators
 from tests.core.simulation.shell import Shell
 from tests.core.simulation.store import Content, Store
 
+Fault = Callable[[Host], None]
 FAULTS_TTLS = 14  # how long things go wrong
 RATES_PERMILLE = (990, 995, 1000, 1005, 1010)
 
@@ -91,7 +92,12 @@ class World:
     def _mishap(self, shell: Shell, order: s.Action) -> None:
         """Let something happen just before an order is carried out: the worst of moments."""
         if self.loop.chance(self.mishaps * (0.2 if isinstance(order, s.Renew) else 1)):
-            faults = [self._crash_sidecar, self._crash_both, self._crash_guard, self._freeze_sidecar]
+            faults: list[Fault] = [
+                self._crash_sidecar,
+                self._crash_both,
+                self._crash_guard,
+                self._freeze_sidecar,
+            ]
             faults += [self._freeze_both, self._freeze_guard, self._cut, self._crash_server]
             faults += [self._failover, self._failover, self._switchover, self._stop_sidecar]
             fault = self.loop.random.choice(faults)
@@ -150,8 +156,8 @@ class World:
         self.loop.counts[f"fault: {name}"] += 1
         fault(host)
 
-    def _faults(self) -> list[Callable[[Host], None]]:
-        processes = [
+    def _faults(self) -> list[Fault]:
+        processes: list[Fault] = [
             self._freeze_sidecar,
             self._freeze_guard,
             self._freeze_both,
@@ -163,8 +169,20 @@ class World:
             self._sick_server,
             self._stop_sidecar,
         ]
-        outside = [self._cut, self._cut, self._freeze_store, self._change_leader, self._replace_store]
-        commands = [self._switchover, self._switchover, self._failover, self._pause, self._restart]
+        outside: list[Fault] = [
+            self._cut,
+            self._cut,
+            self._freeze_store,
+            self._change_leader,
+            self._replace_store,
+        ]
+        commands: list[Fault] = [
+            self._switchover,
+            self._switchover,
+            self._failover,
+            self._pause,
+            self._restart,
+        ]
         return processes + outside + commands
 
     def _freeze_sidecar(self, host: Host) -> None:
