@@ -1,0 +1,63 @@
+"""``./scripts/demo``: succeeds, and leaves no process behind, whatever it is ended with."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from sidecar.demo.cluster import until
+
+DEMO = [sys.executable, "-P", "-m", "sidecar", "demo", "--script"]
+
+
+def of_demo(mark: str) -> list[int]:
+    """Return the pids of all processes whose temporary folder is *mark*."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "status"]):
+        words = " ".join(process.info["cmdline"] or [])
+        if mark in words and process.info["status"] != psutil.STATUS_ZOMBIE:
+            found.append(process.pid)
+    return found
+
+
+def test_script_succeeds_and_leaves_nothing(tmp_path: Path) -> None:
+    done = subprocess.run(
+        DEMO,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "never two active at once" in done.stdout
+    until("every process to be gone", lambda: not of_demo(str(tmp_path)))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_ended_by_a_signal_leaves_no_process(tmp_path: Path, number: int) -> None:
+    process = subprocess.Popen(
+        DEMO,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        start_new_session=True,
+    )
+    until("a guard of it", lambda: any("guard.py" in " ".join(_words(pid)) for pid in of_demo(str(tmp_path))))
+    os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
+    process.wait(30)
+    until("every process to be gone", lambda: not of_demo(str(tmp_path)))
+
+
+def _words(pid: int) -> list[str]:
+    try:
+        return psutil.Process(pid).cmdline()
+    except psutil.Error:
+        return []
