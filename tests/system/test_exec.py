@@ -18,7 +18,6 @@ from sidecar.standin import witness, worker_command
 from tests.harness.stores import Consul, Etcd
 from tests.system.clusters import STORES
 
-
 QUICK = {"SIDECAR_SERVER__RESTARTS__BACKOFF": "100ms", "SIDECAR_SERVER__RESTARTS__BACKOFF_MAX": "500ms"}
 
 
