@@ -148,7 +148,7 @@ def test_guard_and_sidecar_killed_and_a_new_sidecar_waits_for_the_proof(site: Si
 
 def test_a_new_sidecar_finds_the_server_of_a_killed_one(site: Site) -> None:
     old = site.sidecar()
-    deadline = old.start("deaf", lives_ms=2000, note={"key": ["value", 1]})
+    deadline = old.start("deaf", lives_ms=4000, note={"key": ["value", 1]})
     server_pid = old.wait("Started")["server_pid"]
     site.beating("root")
 

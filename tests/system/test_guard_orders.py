@@ -20,7 +20,7 @@ import pytest
 from sidecar.clock import BootClock
 from sidecar.core.units import Instant
 from sidecar.errors import GuardError
-from sidecar.guard import proof, record, wire
+from sidecar.guard import connect, proof, record, wire
 from sidecar.guard.output import LIMIT_BYTES, Output
 from sidecar.guard.terms import Terms
 from tests.harness import guards
@@ -116,6 +116,21 @@ def test_a_start_read_too_late_starts_nothing(site: Site) -> None:
     assert not site.witness.exists()
 
 
+def test_a_guard_delayed_between_order_and_go_starts_nothing(site: Site) -> None:
+    """A FIFO in place of the record holds the guard up where it must read the clock again."""
+    sidecar = site.sidecar()
+    fifo = site.run_dir / f"{record.NAME}.new"
+    os.mkfifo(fifo, 0o666)
+    deadline = sidecar.start(lives_ms=5500, kill_margin_ms=5000)  # the kernel waits 2.5 s longer
+    wait_until(lambda: now_ms() >= deadline - 5000, "the instant of the kill")
+    reader = os.open(fifo, os.O_RDONLY)
+
+    assert "too late" in sidecar.wait("StartFailed")["reason"]
+    os.close(reader)
+    assert not site.witness.exists()
+    assert sidecar.count("GuardLost") == 0
+
+
 def test_a_second_run_is_refused_while_one_is_on(site: Site) -> None:
     sidecar = site.sidecar()
     sidecar.start("deaf")
@@ -152,12 +167,13 @@ def test_an_extension_keeps_it_alive_and_never_shortens(site: Site) -> None:
 
 def test_an_extension_read_too_late_is_refused(site: Site) -> None:
     sidecar = site.sidecar()
-    deadline = sidecar.start("deaf", lives_ms=1000, kill_margin_ms=800)
-    sidecar.wait("Started")
     guard = site.one(site.guard_pid())
+    deadline = sidecar.start("deaf", lives_ms=5500, kill_margin_ms=5000)
+    sidecar.wait("Started")
     guard.send(signal.SIGSTOP)
-    wait_until(lambda: now_ms() > deadline - 800, "the instant of the kill")
-    sidecar.order("extend", run="r1", deadline_at=deadline + 60_000)
+    wait_until(lambda: now_ms() > deadline - 5000, "the instant of the kill")
+    sidecar.order("extend_often", run="r1", deadline_at=deadline + 60_000, times=1)
+    sidecar.wait("extended")  # it lies in the guard's socket
     guard.send(signal.SIGCONT)
 
     exited = sidecar.wait("Exited")
@@ -557,6 +573,17 @@ def test_what_the_record_proves(tmp_path: Path, changes: record.Record, proven: 
 
     assert proof.wait_for_orphans(tmp_path, deadline) is proven
     assert (tmp_path / record.NAME).exists() is not proven
+
+
+def test_no_guard_is_started_beside_a_server_that_may_live(tmp_path: Path) -> None:
+    record.write(str(tmp_path), _record())
+    spawn = connect.Spawn(tmp_path, "auto", guards.interpreter(), 100)
+    clock = BootClock()
+
+    with pytest.raises(GuardError, match="not proven dead"):
+        connect.attach_or_spawn(spawn, Instant(clock.now() + 100), clock)
+
+    assert [path.name for path in tmp_path.iterdir()] == [record.NAME]
 
 
 def test_no_record_means_that_nothing_runs(tmp_path: Path) -> None:
