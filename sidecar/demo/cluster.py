@@ -24,10 +24,13 @@ import yaml
 from sidecar.clock import BootClock
 from sidecar.core.units import Instant
 from sidecar.standin import install, witness
+from sidecar.standin.record import CLOSE
 
 CLOCK = BootClock()
 POLL_S = 0.02
 FOUND_MS = 15_000
+FRESH_NS = 300_000_000
+"""A server whose last line is older is not serving: 15 ticks, for busy machines."""
 
 
 def until(what: str, condition: Callable[[], Any], within_ms: int = FOUND_MS) -> Any:
@@ -286,12 +289,10 @@ class Cluster:
 
     def serving(self, but: str | None = None) -> str | None:
         """Return the node whose server wrote the witness's last line, if that was just now."""
-        records = self.records()
-        if not records:
+        last = witness.last(self.witness)
+        if last is None or last.kind == CLOSE or witness.now_ns() - last.at_ns > FRESH_NS:
             return None
-        last = records[-1]
-        fresh = witness.now_ns() - last.at_ns < 300_000_000
-        return last.node if fresh and last.node != but else None
+        return last.node if last.node != but else None
 
     def records(self) -> list[witness.Record]:
         """Return the witness's lines."""

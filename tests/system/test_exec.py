@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.demo.cluster import CLOCK, until
+from sidecar.demo.cluster import CLOCK, FRESH_NS, until
 from sidecar.standin import witness, worker_command
 from tests.harness.stores import Consul, Etcd
 from tests.system.clusters import STORES
@@ -43,9 +43,9 @@ class Competitors:
         return self.processes[node]
 
     def active(self, but: str | None = None) -> str | None:
-        records = witness.read(self.witness)
-        fresh = records and witness.now_ns() - records[-1].at_ns < 300_000_000
-        return records[-1].node if fresh and records[-1].node != but else None
+        last = witness.last(self.witness)
+        fresh = last is not None and witness.now_ns() - last.at_ns < FRESH_NS
+        return last.node if last is not None and fresh and last.node != but else None
 
     def close(self) -> None:
         for process in self.processes.values():
@@ -117,7 +117,7 @@ def test_once_ends_with_1_when_the_lock_is_lost(etcd34: Etcd, tmp_path: Path, na
         until("it to be active", made.active)
         etcd34.freeze()
         assert process.wait(20) == 1
-        assert made.active() is None or witness.now_ns() - witness.read(made.witness)[-1].at_ns < 300_000_000
+        until("nothing to be active any more", lambda: made.active() is None)
     finally:
         etcd34.thaw()
         made.close()
