@@ -19,6 +19,7 @@ from typing import Protocol
 from urllib.parse import SplitResult, urlsplit
 
 from sidecar.clock import BootClock, Clock, left_s
+from sidecar.config.given import without_secrets
 from sidecar.core.units import Instant
 from sidecar.errors import ConfigError
 
@@ -196,7 +197,7 @@ class CommandProbe:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 cwd=self.cwd,
-                env=os.environ | dict(self.environment),
+                env=without_secrets(os.environ) | dict(self.environment),
                 start_new_session=True,
             )
         except OSError as error:
