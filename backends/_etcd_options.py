@@ -10,7 +10,7 @@ from backends._etcd_client import Login
 from backends.shared import known_options, text_option
 from sidecar.errors import ConfigError
 
-OPTIONS = ("endpoints", "ca_file", "cert_file", "key_file", "username", "password_file")
+OPTIONS = ("endpoints", "ca_file", "cert_file", "key_file", "username", "password_file", "password")
 DEFAULT_ENDPOINT = "http://127.0.0.1:2379"
 DEFAULT_PORT = 2379
 SYSTEM_CA = Path("/etc/ssl/certs/ca-certificates.crt")
@@ -35,8 +35,8 @@ def login(options: Mapping[str, object]) -> Login:
         raise ConfigError(f"etcd.{'key_file' if key is None else 'cert_file'}: missing; both are needed")
     if not tls and (ca or cert):
         raise ConfigError("etcd.endpoints: certificates are given, but the endpoints are not https")
-    username, password = text_option("etcd", options, "username"), _file(options, "password_file")
-    if (username is None) != (password is None):
+    username, secret = text_option("etcd", options, "username"), _password(options)
+    if (username is None) != (secret is None):
         missing = "username" if username is None else "password_file"
         raise ConfigError(f"etcd.{missing}: missing; user name and password go together")
     credentials = None
@@ -44,8 +44,16 @@ def login(options: Mapping[str, object]) -> Login:
         if ca is None and SYSTEM_CA.exists():
             ca = SYSTEM_CA.read_bytes()
         credentials = grpc.ssl_channel_credentials(ca, key, cert)
-    secret = password.decode(errors="replace").rstrip("\r\n") if password is not None else None
     return Login(tuple(address for _, address in parsed), credentials, username, secret)
+
+
+def _password(options: Mapping[str, object]) -> str | None:
+    """Return the password: read already by the configuration, or from the file by us."""
+    given = text_option("etcd", options, "password")
+    if given is not None:
+        return given
+    raw = _file(options, "password_file")
+    return None if raw is None else raw.decode(errors="replace").rstrip("\r\n")
 
 
 def _endpoint(endpoint: object) -> tuple[bool, str]:
