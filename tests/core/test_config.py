@@ -330,7 +330,6 @@ def test_children_do_not_get_our_secrets() -> None:
             ETCD,
             {"SIDECAR_ETCD__USERNAME": "u", "SIDECAR_ETCD__PASSWORD": "p"},
             backends.etcd.connect,
-            marks=pytest.mark.xfail(reason="backends/_etcd_options.py does not know `password` yet"),
         ),
         (
             "cluster: c\nbackend: consul\n",

@@ -1,9 +1,9 @@
 """Whole nodes under faults: real sidecars, guards, stand-in servers and stores.
 
 Goal: somebody else takes over when the active is gone, never before its server is dead, and nothing
-changes where nothing has to. Method: faults by signals to known pids; the witness, which `running` asks at the
-end of every test, judges overlap. Not covered here: networks (test_containers_etcd.py), the guard alone
-(test_guard*.py).
+changes where nothing has to. Method: faults by signals to known pids; the witness, which `running` asks
+at the end of every test, judges overlap. Not covered here: networks (test_containers_etcd.py), the guard
+alone (test_guard*.py).
 """
 
 import os
