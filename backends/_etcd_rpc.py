@@ -1,43 +1,55 @@
 """All that touches python-etcd3: its generated messages, and the way to import them.
 
-Of etcd3 0.12.0 only the generated code is used. Its client has no default deadline, one endpoint,
-a token fetched once and a lock that is unsafe; and importing it costs 30 ms (tenacity) for nothing.
+Of etcd3 0.12.0 only the description of etcd's interface is used, as its generated modules carry it. Its
+client has no default deadline, one endpoint, a token fetched once and a lock that is unsafe.
 
-Workarounds
-- The generated code predates protobuf 3.20 and needs the pure-Python implementation, chosen by an
-  environment variable before protobuf is first imported.
-- ``import etcd3.etcdrpc`` runs ``etcd3/__init__``, which imports the client. It gets an empty parent
-  for the moment of its import, and whoever wants the real etcd3 afterwards still finds it.
+Workaround: those modules predate protobuf 3.20; importing them needs protobuf's pure-Python implementation,
+for the whole process, and costs 150 ms of the 300 that ``status`` may take. So they are not imported: the
+serialized description is read out of their text, and today's protobuf makes the messages from it in 10 ms.
+setup.cfg pins the version; a test compares the messages with what etcd answers.
 """
 
-import importlib
-import importlib.util
-import os
-import sys
-import warnings
-from types import ModuleType
+import ast
+import re
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
-LEASE_GONE = 0  # a lease id that means "none" in etcd's requests, too
+from google.protobuf import message_factory
+from google.protobuf.descriptor_pool import DescriptorPool
+
+MODULES = ("kv_pb2", "auth_pb2", "rpc_pb2")  # each after those it imports
+DESCRIPTION = re.compile(r"serialized_pb=_b\(('(?:[^'\\]|\\.)*')\)")
 
 
-def _load() -> ModuleType:
-    os.environ.setdefault("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "python")
-    if "etcd3" in sys.modules:
-        return importlib.import_module("etcd3.etcdrpc")
-    spec = importlib.util.find_spec("etcd3")
-    if spec is None:
+class _Messages:
+    """The message classes of etcd's package, made when first asked for."""
+
+    def __init__(self, pool: DescriptorPool) -> None:
+        self._pool = pool
+
+    def __getattr__(self, name: str) -> Any:
+        descriptor = self._pool.FindMessageTypeByName(f"etcdserverpb.{name}")
+        message = message_factory.GetMessageClass(descriptor)
+        setattr(self, name, message)
+        return message
+
+
+def _load() -> DescriptorPool:
+    spec = find_spec("etcd3")
+    if spec is None or spec.origin is None:
         raise ImportError("the package etcd3 is not installed")
-    sys.modules["etcd3"] = importlib.util.module_from_spec(spec)  # not executed
-    try:
-        with warnings.catch_warnings():  # a hundred deprecations of protobuf, none of them ours to mend
-            warnings.simplefilter("ignore", DeprecationWarning)
-            return importlib.import_module("etcd3.etcdrpc.rpc_pb2")
-    finally:
-        del sys.modules["etcd3"]
+    pool = DescriptorPool()  # our own: others may know files of the same names
+    for module in MODULES:
+        text = Path(spec.origin).with_name("etcdrpc").joinpath(f"{module}.py").read_text(encoding="utf-8")
+        found = DESCRIPTION.search(text)
+        if found is None:
+            raise ImportError(f"etcd3/etcdrpc/{module}.py is not that of etcd3 0.12.0")
+        pool.AddSerializedFile(ast.literal_eval(found[1]).encode("latin1"))
+    return pool
 
 
-pb: Any = _load()  # generated at import time: no type checker knows its names
+pb: Any = _Messages(_load())  # made at import time: no type checker knows its names
 
 UNARY = {
     "Range": ("/etcdserverpb.KV/Range", pb.RangeRequest, pb.RangeResponse),

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, cast
 
 import click
 
@@ -13,6 +13,7 @@ from sidecar.cli.looking import page
 if TYPE_CHECKING:
     from sidecar.core.model import View
     from sidecar.operate.desk import Desk
+    from sidecar.operate.status import Document
 
 REFRESH_MS = 1_000  # ages are shown in seconds
 
@@ -33,12 +34,22 @@ def watch(config: Path | None, form: str) -> None:
     On a terminal the page is kept up to date. Else each change is a line, or with -o json an object to a
     line, or with -o yaml a document. An outage of the backend is shown and waited out.
     """
+    from sidecar.clock import wall_ms
+    from sidecar.operate.status import status
+
     configuration = options.load_config(config)
     with options.open_desk(configuration) as desk:
         if form == "table" and sys.stdout.isatty():
             _live(desk, configuration.node)
+        lines = Lines()
         for view, trouble in looks(desk, repeat=False):
-            _write(desk, view, trouble, form)
+            found = (
+                status(view, cluster=desk.cluster, backend=desk.store, now_unix_ms=wall_ms()) if view else {}
+            )
+            if form == "table":
+                lines.write(found, trouble)
+            else:
+                _document(found, trouble, form)
 
 
 def looks(desk: "Desk", *, repeat: bool) -> Iterator[tuple["View | None", str | None]]:
@@ -67,43 +78,55 @@ def looks(desk: "Desk", *, repeat: bool) -> Iterator[tuple["View | None", str | 
             yield follower.view, str(follower.trouble) if follower.trouble is not None else None
 
 
-def _write(desk: "Desk", view: "View | None", trouble: str | None, form: str) -> None:
+def _document(found: "Document", trouble: str | None, form: str) -> None:
     from sidecar.clock import wall_ms
-    from sidecar.operate.status import local_time, status
+    from sidecar.operate.status import utc_time
 
-    now = wall_ms()
-    found = status(view, cluster=desk.cluster, backend=desk.store, now_unix_ms=now) if view else {}
-    if form == "table":
-        line = f"backend does not answer: {trouble}" if trouble else _line(found)
-        _once(f"{local_time(now)} ", line)
-        return
     if form == "yaml":
         click.echo("---")
-    printing.document({"at": local_time(now), "trouble": trouble} | found, form, compact=True)
+    printing.document({"at": utc_time(wall_ms()), "trouble": trouble} | found, form, compact=True)
 
 
-_last: list[str] = []
+class Lines:
+    """Writes a line for each change that a person would see, and one for each new notice."""
+
+    def __init__(self) -> None:
+        self._line = ""
+        self._notices: list[str] = []
+
+    def write(self, found: "Document", trouble: str | None) -> None:
+        """Write what is new."""
+        line = f"the backend does not answer: {trouble}" if trouble else _line(found)
+        if line != self._line:
+            self._echo(line)
+        self._line = line
+        if trouble is None:
+            notices = [str(notice) for notice in cast(list[object], found["notices"])]
+            for notice in notices:
+                if notice not in self._notices and notice not in line:
+                    self._echo(f"! {notice}")
+            self._notices = notices
+
+    def _echo(self, text: str) -> None:
+        from sidecar.clock import wall_ms
+        from sidecar.operate.status import local_time
+
+        click.echo(printing.printable(f"{local_time(wall_ms())} {text}"))
 
 
-def _once(prefix: str, line: str) -> None:
-    """Write a line unless it says what the one before said."""
-    if _last != [line]:
-        _last[:] = [line]
-        click.echo(printing.printable(prefix + line))
-
-
-def _line(found: dict[str, object]) -> str:
-    nodes = found["nodes"]
-    notices = found["notices"]
-    pending = found["pending"]
-    assert isinstance(nodes, list)
-    assert isinstance(notices, list)
-    active = f"{found['active']} active" if found["active"] else "nobody active"
-    parts = [f"{active}, epoch {found['epoch']}"]
-    parts += [f"{node['node']} {node['role']} {node['state']}: {node['message']}" for node in nodes]
-    if isinstance(pending, dict):
+def _line(found: "Document") -> str:
+    nodes = cast("list[Document]", found["nodes"])
+    pending = cast("Document | None", found["pending"])
+    active = f"{found['active']} is active" if found["active"] else "nobody is active"
+    parts = [f"{active}, epoch {found['epoch']}", *map(_node, nodes)]
+    if pending is not None:
         parts.append(f"{pending['kind']} {pending['state']}")
-    return "; ".join([*parts, *notices])
+    return "; ".join(parts)
+
+
+def _node(node: "Document") -> str:
+    usual = node["state"] in ("running", "monitoring", "paused")
+    return f"{node['node']} {node['role']} {node['state']}" + ("" if usual else f" ({node['message']})")
 
 
 def _live(desk: "Desk", here: str) -> NoReturn:

@@ -2,7 +2,6 @@
 
 import os
 import pwd
-import socket
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -35,7 +34,7 @@ def operator() -> str:
         user = pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
         user = str(os.geteuid())
-    return f"{user}@{socket.gethostname()}"
+    return f"{user}@{os.uname().nodename}"
 
 
 @dataclass(frozen=True, slots=True)

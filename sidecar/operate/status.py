@@ -44,7 +44,8 @@ def notices(view: View) -> list[str]:
     found += [
         f"{record.node} says it is active but does not hold the lock: its server ends by its deadline"
         for record in view.nodes
-        if record.role == "active" and (holder is None or holder.node != record.node)
+        if record.role == "active" and record.state != "stopping"  # which it may, a moment longer
+        if holder is None or holder.node != record.node
     ]
     return found
 

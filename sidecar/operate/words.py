@@ -21,7 +21,7 @@ def who_broke(lock: LockRecord) -> str:
 
 def until_free(lock: LockRecord) -> str:
     """Say how long a broken lock stands."""
-    return f"at most {span(lock.ttl_ms)} after that, sooner if the old node proves its server dead"
+    return f"within {span(lock.ttl_ms)} of that, sooner if the old node proves its server dead"
 
 
 def describe(request: Request) -> str:

@@ -1,0 +1,169 @@
+"""What the embedded backend alone has: a file with rights, damage and other owners; boots; and the registry.
+
+Method: real files; another process is another connection, or a program that is stopped in a transaction.
+Not covered: a real reboot (the boot id in the file is changed instead), a disk that hangs.
+"""
+
+import os
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from backends.local import LocalBackend
+from sidecar.clock import BootClock
+from sidecar.errors import BadDocument, ConfigError, NotHolder, NotSent
+from sidecar.plugins import installed_backends, load_backend
+from sidecar.ports import Backend, BackendSettings
+from tests.contract.steps import give, now, refused, take, take_when_free
+from tests.contract.stores import PREFIX, LocalStore, soon
+
+TTL_MS = 300
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "local.db"
+
+
+def backend_on(path: Path, cluster: str = "c") -> Backend:
+    return LocalStore(path).connect(cluster)
+
+
+def test_the_file_is_made_when_first_needed_and_for_its_owner_alone(path: Path) -> None:
+    backend = backend_on(path)
+    assert not path.exists()
+    take(backend, "a", TTL_MS)
+    for file in path.parent.iterdir():
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600, file
+    backend.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"paht": "/x"}, "local.paht: unknown key; did you mean path"),
+        ({"path": "relative.db"}, "local.path: relative.db is not absolute"),
+        ({"path": "/no/such/folder/local.db"}, "local.path: the folder /no/such/folder does not exist"),
+        ({"path": "/tmp"}, "local.path: /tmp is a folder"),
+        ({"path": 7}, "local.path: expected a text"),
+    ],
+)
+def test_options_are_checked(options: dict[str, object], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        load_backend("local")(BackendSettings("c", options, PREFIX), BootClock())
+
+
+@pytest.mark.parametrize(
+    "content", [b"no database at all, but text. " * 200, b"SQLite format 3\0" + b"x" * 4096]
+)
+def test_a_damaged_file_is_named_and_left_alone(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    backend = backend_on(path)
+    with pytest.raises(BadDocument, match=str(path)) as caught:
+        backend.read(deadline=soon())
+    assert "\n" not in str(caught.value)
+    assert path.read_bytes() == content
+    backend.close()
+
+
+def test_a_lease_of_another_boot_is_free(path: Path) -> None:
+    a, b = backend_on(path), backend_on(path)
+    hold = take(a, "a", TTL_MS * 100).hold
+    refused(b, "b", TTL_MS)
+    with sqlite3.connect(path) as sql:
+        sql.execute("update keys set boot = 'an-earlier-boot ' || substr(boot, instr(boot, ' ') + 1)")
+    with pytest.raises(NotHolder):
+        a.renew(hold, deadline=soon())
+    assert take(b, "b", TTL_MS).hold.epoch == hold.epoch + 1
+    a.close()
+    b.close()
+
+
+def test_a_lease_of_another_time_namespace_is_held(path: Path) -> None:
+    """Its BOOTTIME cannot be compared with ours; a release or a break still ends it."""
+    a, b = backend_on(path), backend_on(path)
+    hold = take(a, "a", TTL_MS).hold
+    with sqlite3.connect(path) as sql:
+        sql.execute("update keys set boot = boot || 'x', expires_at = 0 where key = 'lock'")
+    refused(b, "b", TTL_MS)
+    b.break_lock(hold.epoch, to=None, by="o", request=None, ttl_ms=TTL_MS, deadline=soon())
+    take_when_free(b, "b", TTL_MS, TTL_MS + 500)
+    a.close()
+    b.close()
+
+
+def test_c8_a_process_stopped_in_a_transaction_costs_no_more_than_the_deadline(path: Path) -> None:
+    backend = backend_on(path)
+    grant = take(backend, "a", TTL_MS * 100)
+    script = (
+        "import sqlite3, sys; s = sqlite3.connect(sys.argv[1], isolation_level=None);"
+        "s.execute('begin immediate'); print('in', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", script, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"in\n"
+        os.kill(other.pid, signal.SIGSTOP)
+        try:
+            deadline = soon(300)
+            with pytest.raises(NotSent, match="locked"):
+                backend.renew(grant.hold, deadline=deadline)
+            assert now() - deadline <= 200
+            assert backend.read(deadline=soon()).lock is not None
+        finally:
+            other.kill()
+    assert backend.renew(grant.hold, deadline=soon()).hold == grant.hold
+    backend.close()
+
+
+def test_a_file_put_back_from_a_copy_shows_the_lower_epoch(path: Path, tmp_path: Path) -> None:
+    a, b = backend_on(path), backend_on(path)
+    give(a, take(a, "a", TTL_MS).hold)
+    copy = tmp_path / "copy.db"
+    with sqlite3.connect(path) as source, sqlite3.connect(copy) as target:
+        source.backup(target)
+    for _ in range(5):
+        give(a, take(a, "a", TTL_MS).hold)
+    before = b.read(deadline=soon())
+    LocalStore(path).wipe()
+    copy.rename(path)
+    view = b.await_change(before.revision, deadline=soon())
+    assert view is not None
+    assert view.revision > before.revision
+    assert view.epoch.epoch < before.epoch.epoch
+    a.close()
+    b.close()
+
+
+def test_waiting_costs_next_to_nothing(path: Path) -> None:
+    backend = backend_on(path)
+    view = backend.read(deadline=soon())
+    assert isinstance(backend, LocalBackend)
+    used = os.times()
+    assert backend.await_change(view.revision, deadline=soon(1_000)) is None
+    after = os.times()
+    assert (after.user + after.system) - (used.user + used.system) < 0.08
+    backend.close()
+
+
+def test_installed_backends_are_found_and_others_named() -> None:
+    assert {"local", "etcd", "consul"} <= set(installed_backends())
+    with pytest.raises(ConfigError, match=r"backend 'zookeeper' is not installed; installed: .*local"):
+        load_backend("zookeeper")
+
+
+def test_a_plug_in_that_cannot_be_imported_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "broken-1.0.dist-info"
+    folder.mkdir()
+    (folder / "entry_points.txt").write_text(
+        "[aggregate_sidecar.backends]\nbroken = no_such_module:connect\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert "broken" in installed_backends()
+    with pytest.raises(ConfigError, match="no_such_module"):
+        load_backend("broken")
