@@ -26,8 +26,8 @@ from sidecar.runtime.locking import LockLane, hold_to_note
 from sidecar.runtime.marks import MarkFile
 from sidecar.runtime.serving import ServerLane
 
-STATS_EVERY_MS = 5_000
-"""Walking a process tree costs about 1 ms; once in 5 s nobody notices."""
+STATS_EVERY_MS = 15_000
+"""Finding a process tree means a walk over all of /proc, some ms of CPU: 0.1 % of a core every 5 s."""
 
 
 class Reload:

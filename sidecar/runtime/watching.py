@@ -102,7 +102,7 @@ class Publisher:
 
     def _publish(self) -> None:
         health = Health("publish")
-        pause_s = self._ttl_ms / 1000 / 4  # a quarter: three may fail before the record expires
+        pause_s = self._ttl_ms / 1000 / 3  # as C12 asks: two may fail before the record expires
         while not self._closing:
             self._changed.clear()
             try:
