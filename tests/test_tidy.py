@@ -16,7 +16,16 @@ FILES = sorted([*ROOT.glob("sidecar/**/*.py"), *ROOT.glob("backends/**/*.py")])
 FUNCTION_LINES_MAX, FILE_LINES_MAX = 50, 400
 
 # A file that is longer, and why that is clearer than two.
-LONG_FILES: dict[str, str] = {}
+LONG_FILES: dict[str, str] = {
+    "backends/_etcd_client.py": "endpoints, channels and one call's retries share one state",
+    "backends/etcd.py": "the clauses of the protocol in their order, over one set of keys",
+    "backends/local.py": "the clauses of the protocol in their order, over one file",
+    "sidecar/core/state.py": "declarations only: everything a node can know, see and order on one page",
+}
+
+LONG_FUNCTIONS = {
+    ("backends/_etcd_client.py", "_hedged"): "one call's loop over endpoints; every step needs its state"
+}
 
 # Whom each layer may import among our own packages; the first match counts.
 MAY_IMPORT = {
@@ -160,7 +169,8 @@ def test_it_fits_a_reader(path: Path) -> None:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             lines = int(node.end_lineno or 0) - node.lineno + 1
-            assert lines <= FUNCTION_LINES_MAX, f"{name}: {node.name} has {lines} lines"
+            fits = lines <= FUNCTION_LINES_MAX or (name, node.name) in LONG_FUNCTIONS
+            assert fits, f"{name}: {node.name} has {lines} lines"
 
 
 def test_the_guard_process_is_made_of_nothing_else() -> None:
