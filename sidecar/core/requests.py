@@ -10,7 +10,7 @@ what it observes: itself. The node that is to be restarted answers and concludes
 from dataclasses import replace
 
 from sidecar.core import state as s
-from sidecar.core.candidate import best_other, paused
+from sidecar.core.candidate import best_other, epoch_behind, paused
 from sidecar.core.model import FINISHED, Request, RequestState, View
 from sidecar.core.moves import start, stop
 from sidecar.core.units import Instant
@@ -22,6 +22,8 @@ def hear(node: s.Node, now: Instant, policy: s.Policy) -> s.Step | None:
     request = None if memory.view is None else memory.view.request
     if request is None or request.state in FINISHED or memory.view is None or now < memory.answer_at:
         return None
+    if epoch_behind(memory):
+        return None  # a store restored from an older snapshot has requests back that were concluded
     if request.kind == "restart":
         return _restart(node, request, now, policy) if request.source == policy.node else None
     if not isinstance(phase, s.Serving):

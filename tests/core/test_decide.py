@@ -219,6 +219,20 @@ def test_who_died_is_not_waited_for_and_who_is_named_goes_first() -> None:
     assert rank(gave_up, POLICY) == 2  # the candidate, then the source
 
 
+def test_nobody_campaigns_in_maintenance() -> None:
+    assert step(s.Idle(), s.Seen(view(paused=True)), FREE).actions == ()
+
+
+def test_a_lock_that_was_lost_is_never_believed_again() -> None:
+    lost = step(serving(), s.Lost(EPOCH))
+    gone = decide(lost.node, s.ServerGone(3, 0), at(100), POLICY)
+    over = decide(gone.node, s.Lost(EPOCH), at(200), POLICY)
+    late = decide(over.node, grant(), at(300), POLICY)
+
+    assert late.node.phase == s.Idle()
+    assert late.actions == (s.Release(EPOCH, "not needed"),)
+
+
 # Failures of the server
 
 
@@ -541,7 +555,7 @@ def test_bug_a_tree_that_could_not_be_killed_kept_the_lock_for_ever() -> None:
 
 def test_bug_a_restart_of_a_server_that_was_lost_meanwhile_was_never_concluded() -> None:
     asked = request("restart", "confirmed", source="a")
-    memory = replace(BUSY, view=view(lock("b", 8), request=asked), restart_request="r1", mark=Epoch(8))
+    memory = replace(BUSY, view=view(lock("b", 8), 8, request=asked), restart_request="r1", mark=Epoch(8))
 
     after = step(s.Idle(), s.Tick(), memory)
 

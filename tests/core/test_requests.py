@@ -210,3 +210,14 @@ def test_a_restart_that_brought_nothing_back_has_failed() -> None:
 
 def test_a_restart_of_an_epoch_that_is_over_still_counts_for_the_node() -> None:
     assert answers(hear(serving(), request("restart", epoch=Epoch(5)))) == [("accepted", None)]
+
+
+def test_bug_a_request_that_a_restored_store_has_back_was_answered() -> None:
+    """The store forgot the epoch of this active: what it holds was concluded before the restore."""
+    memory = replace(BUSY, mark=EPOCH)
+    old = s.Seen(view(lock("b", EPOCH - 1), EPOCH - 1, request=request(state="accepted", epoch=EPOCH - 1)))
+
+    first = decide(s.Node(serving(), memory), old, NOW, POLICY)
+    later = decide(first.node, s.Tick(), at(POLICY.confirm_within_ms + 1), POLICY)
+
+    assert answers(first) + answers(later) == []

@@ -53,6 +53,12 @@ class Checks:
             raise self.violation(f"T1: {request} was confirmed before")
         states.append(request.state)
 
+    def store_replaced(self, request: Request | None) -> None:
+        """What was written to the store after its snapshot has never been, as far as it knows."""
+        if request is not None:
+            states = self.states.get(request.id, [])
+            self.states[request.id] = states[: len(states) - states[::-1].index(request.state)]
+
     def decided(
         self, shell: Shell, seen: s.Observation, before: s.Node, actions: tuple[s.Action, ...]
     ) -> None:
@@ -62,6 +68,9 @@ class Checks:
         if node.memory.mark > before.memory.mark and actions[:1] != (s.SaveMark(node.memory.mark),):
             raise self.violation(f"S3: {name} did not save its mark first")
         for action in actions:
+            held_back = node.memory.view is not None and node.memory.view.settings.holds_back(name)
+            if isinstance(action, s.Acquire) and held_back:
+                raise self.violation(f"{name} asks for the lock in maintenance")
             if isinstance(action, s.Answer):
                 self._answered(shell, before.phase, action.request)
         phase = node.phase
@@ -104,6 +113,13 @@ class Checks:
         if not fine:
             raise self.violation(f"T1: {name}, {phase}, says {request}")
         self.loop.counts[f"answer: {request.kind} {request.state}"] += 1
+
+    def killed_at_deadline(self, shell: Shell, tree: Tree) -> None:
+        """An active is asked to stop before it is killed, unless nobody could ask."""
+        since = self.loop.now - shell.policy.stop_grace_ms * 102 // 100
+        could_ask = max(shell.born_at, shell.frozen_until, shell.guard.frozen_until) < since
+        if tree.role == "active" and could_ask:
+            raise self.violation(f"the {tree} of {shell.host.name} is killed without having been asked")
 
     def activated(self, host: Host, tree: Tree, shell: Shell | None, visible_ms: int = 0) -> int:
         """Return for how long somebody able to act could have seen it; too long is a violation."""

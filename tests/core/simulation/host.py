@@ -130,6 +130,8 @@ class Guard:
         if tree.terms.too_late(clock.now()):
             if not tree.dying:
                 self.host.loop.counts["killed by the guard"] += 1
+                if not tree.stopping:
+                    self.host.on_deadline(self.host, tree)
             self.kill(tree)
         else:
             self.host.loop.at(clock.true(tree.terms.kill_ms), self._watch_deadline)
@@ -160,6 +162,7 @@ class Host:
         self.on_died: Callable[[Host, Tree], None] = lambda _h, _t: None
         self.on_ready: Callable[[Host, Tree], None] = lambda _h, _t: None
         self.on_guard_died: Callable[[Host, Guard], None] = lambda _h, _g: None
+        self.on_deadline: Callable[[Host, Tree], None] = lambda _h, _t: None
         self.on_activated: Callable[[Host, Tree], None] = lambda _h, _t: None
         self.violation: Callable[[str], Exception] = RuntimeError
 

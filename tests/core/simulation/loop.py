@@ -73,9 +73,13 @@ class Network:
         self.loop = loop
         self.ttl_ms = ttl_ms
         self.harshness = harshness  # 0: a good day, 1: a bad one
+        self.next_ms: int | None = None  # how long the next message travels, when that is arranged
 
     def trip(self) -> int | None:
         """Return how long a message travels; None: for ever."""
+        if self.next_ms is not None:
+            arranged, self.next_ms = self.next_ms, None
+            return arranged
         random, luck = self.loop.random, self.loop.random.random()
         if luck >= 0.3 * self.harshness:
             return random.randint(0, 4)

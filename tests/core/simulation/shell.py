@@ -30,6 +30,7 @@ class Shell:
     def __init__(self, host: Host, store: Store, network: Network) -> None:
         self.host, self.store, self.network, self.loop = host, store, network, host.loop
         self.alive = True
+        self.born_at = self.loop.now
         self.exited: s.Exit | None = None
         self.frozen_until = 0
         self.trees: dict[s.Run, Tree] = {}
@@ -147,6 +148,10 @@ class Shell:
                 self.observe(s.ServerGone(run, 1))
 
         self.loop.after(self.loop.random.randint(0, 5), tell)
+        run = self._run_of(tree)
+        if run is not None and self.loop.chance(0.2):  # told by the guard, too
+            again_ms = self.loop.random.randint(10, 500)
+            self.loop.after(again_ms, lambda: self.observe(s.ServerGone(run, 1)))
 
     def _run_of(self, tree: Tree) -> s.Run | None:
         return next((run for run, known in self.trees.items() if known is tree), None)

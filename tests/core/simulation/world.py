@@ -69,6 +69,7 @@ class World:
             host.on_died = self._server_died
             host.on_activated = self._activated
             host.on_guard_died = self._guard_died
+            host.on_deadline = self._deadline
             host.on_ready = self._server_ready
             loop.after(random.randint(0, 300), partial(self.boot, host))
 
@@ -100,6 +101,8 @@ class World:
             ]
             faults += [self._freeze_both, self._freeze_guard, self._cut, self._crash_server]
             faults += [self._failover, self._failover, self._switchover, self._stop_sidecar]
+            if isinstance(order, s.Release | s.Acquire | s.Renew):
+                faults += [self._crash_under_way] * 4
             fault = self.loop.random.choice(faults)
             self.loop.tell("fault", f"{fault.__name__.strip('_')} {shell.host.name} before {order}")
             self.loop.counts["mishaps"] += 1
@@ -107,6 +110,9 @@ class World:
 
     def _server_died(self, host: Host, tree: Tree) -> None:
         self._tell(host, lambda shell: shell.tree_gone(tree))
+
+    def _deadline(self, host: Host, tree: Tree) -> None:
+        self._tell(host, lambda shell: self.checks.killed_at_deadline(shell, tree))
 
     def _server_ready(self, host: Host, tree: Tree) -> None:
         self._tell(host, lambda shell: shell.tree_ready(tree))
@@ -202,6 +208,12 @@ class World:
         again_ms = self.some_time() if self.loop.chance(0.3) else self.loop.random.randint(20, 1_500)
         self.loop.after(again_ms, partial(self.boot, host))
 
+    def _crash_under_way(self, host: Host) -> None:
+        """Crash just after a call was sent, be back at once, and only then let the store have it."""
+        self.network.next_ms = self.loop.random.randint(150, self.ttl_ms)
+        self.loop.after(1, lambda: self._tell(host, Shell.crash))
+        self.loop.after(self.loop.random.randint(20, 120), partial(self.boot, host))
+
     def _crash_guard(self, host: Host) -> None:
         if host.guard is not None:
             host.guard.die()
@@ -233,6 +245,7 @@ class World:
             content = self.snapshot if self.loop.chance(0.7) else Content()
             self.loop.counts["store restored" if content.epoch.epoch else "store wiped"] += 1
             self.store.replace_by(content)
+            self.checks.store_replaced(content.request)
             self.operators.raise_epoch_later(self._highest_mark, self.ttl_ms, self.some_time())
 
     def _take_snapshot(self) -> None:
