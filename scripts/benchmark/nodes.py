@@ -120,9 +120,11 @@ class Node:
         Raises:
             Unmeasured: There is none.
         """
+        assert self.process is not None
         for process in self.processes():
             with contextlib.suppress(psutil.Error):
-                if "worker" in process.cmdline():
+                # the contender itself has the command among its arguments
+                if process.pid != self.process.pid and "worker" in process.cmdline():
                     return process
         raise Unmeasured(f"{self.name}: its command does not run; see {self.folder}/log")
 
