@@ -4,6 +4,6 @@
 command is chosen, and each command imports what it needs when it runs.
 """
 
-from sidecar.cli.program import main
+from sidecar.cli.program import entry, main
 
-__all__ = ["main"]
+__all__ = ["entry", "main"]

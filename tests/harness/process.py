@@ -107,6 +107,8 @@ class Process:
     def freeze(self) -> None:
         """Stop answering without closing a connection, as a paused machine would."""
         self._signal(signal.SIGSTOP)
+        if self._popen is not None:  # the signal is sent; a busy machine takes its time to stop every thread
+            os.waitid(os.P_PID, self._popen.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
         self.frozen = True
 
     def thaw(self) -> None:

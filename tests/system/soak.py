@@ -44,6 +44,7 @@ class Soak:
         self.commands: Counter[str] = Counter()
         self.stuck: list[str] = []
         self.slowest_ms = 0
+        self._said = cluster.folder / "commands.log"
         self._frozen: list[DemoNode] = []
         self._running: list[tuple[str, subprocess.Popen[bytes]]] = []
 
@@ -86,19 +87,22 @@ class Soak:
         with contextlib.suppress(subprocess.TimeoutExpired):
             command.wait(30)
         if command.poll() is None:
-            self.stuck.append(f"command does not end: {command.args!r}")
-            command.kill()
+            command.send_signal(signal.SIGABRT)  # says where it is (PYTHONFAULTHANDLER)
             command.wait()
+            where = self._said.read_text(errors="replace").partition("Fatal Python error")[2]
+            self.stuck.append(f"command does not end: {command.args!r}: {where}")
 
     def command(self, *words: str) -> "subprocess.Popen[bytes]":
         """Start a command of the CLI; its end is awaited at the healing."""
         config = str(self.random.choice(list(self.cluster)).config)
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "sidecar", *words, "-c", config],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        with self._said.open("ab") as said:
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "sidecar", *words, "-c", config],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=said,
+                env={**os.environ, "PYTHONFAULTHANDLER": "1"},
+            )
         self._running.append((words[0], process))
         return process
 
