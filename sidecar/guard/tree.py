@@ -11,6 +11,7 @@ guard; processes that left the cgroup, lost both keeper and guard, and cleared t
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 
@@ -131,12 +132,18 @@ class Cgroup:
             self._write("cgroup.kill", b"1")
 
     def populated(self) -> bool:
-        """Tell whether a living process is in it."""
+        """Tell whether a living process is in it; a removed one, as only an empty one can be, has none.
+
+        Raises OSError when that cannot be told.
+        """
         try:
             with open(f"{self.path}/cgroup.events", encoding="utf-8") as file:  # noqa: PTH123
                 return "populated 1" in file.read()
-        except FileNotFoundError:
-            return False
+        except OSError as error:
+            # ENODEV: removed between open and read (kernfs: an open file outlives its node).
+            if error.errno in {errno.ENOENT, errno.ENODEV}:
+                return False
+            raise
 
     def remove(self) -> None:
         """Remove it when it is empty."""

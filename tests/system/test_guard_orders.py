@@ -14,13 +14,14 @@ import stat
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 
 from sidecar.clock import BootClock
 from sidecar.core.units import Instant
 from sidecar.errors import GuardError
-from sidecar.guard import connect, proof, record, wire
+from sidecar.guard import connect, proof, record, tree, wire
 from sidecar.guard.output import LIMIT_BYTES, Output
 from sidecar.guard.terms import Terms
 from tests.harness import guards
@@ -612,3 +613,19 @@ def test_the_instants_of_a_run() -> None:
     assert (terms.kill_ms, terms.kernel_ms, terms.reason()) == (9500, 19_499, "order")
     terms.stop(15_000)
     assert terms.kill_ms == 9500
+
+
+def test_a_cgroup_removed_while_it_is_read_is_an_empty_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel answers ENODEV then: an open file of cgroupfs outlives its folder, without content."""
+    cgroup = tree.Cgroup.make(f"sidecar-test-{os.getpid()}")
+    if cgroup is None:
+        unavailable("needs a cgroup (v2) of its own")
+
+    def opened_then_removed(name: str, encoding: str) -> IO[str]:
+        file = Path(name).open(encoding=encoding)  # noqa: SIM115 - handed on
+        cgroup.remove()
+        return file
+
+    monkeypatch.setattr(tree, "open", opened_then_removed, raising=False)
+    assert not cgroup.populated()
+    assert not Path(cgroup.path).exists()
