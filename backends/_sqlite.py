@@ -4,8 +4,9 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 from backends.shared import EPOCH, HISTORY_KEEP, LOCK
 from sidecar.clock import Clock
@@ -30,22 +31,30 @@ class File:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._found = _identity(path)
         self.connection = self._connect()
         self._watch = self._connect()
         self._watching = threading.Lock()
         self._closed = False
-        self._identity = identity(path)
 
     def prepare(self) -> None:
-        """Make it a database of ours, if it is none yet."""
+        """Make it a database of ours, if it is none yet.
+
+        Raises:
+            NotSent: It was moved or replaced meanwhile.
+        """
         if self.connection.execute("pragma journal_mode").fetchone()[0] != "wal":
             self.connection.execute("pragma journal_mode = wal")
         if self.connection.execute("select count(*) from sqlite_master").fetchone()[0] < 2:
             self.connection.executescript("begin immediate;" + SCHEMA + "commit;")
+        self._watch.execute("select count(*) from sqlite_master").fetchone()  # its log is open from here on
+        if _identity(self._path) != self._found:
+            raise NotSent(f"{self._path}: moved or replaced while it was opened")
+        self._parts = self._identities()
 
     def replaced(self) -> bool:
-        """Tell whether the path leads to another file now, or to none."""
-        return identity(self._path) != self._identity
+        """Tell whether the path leads to another file now, or to none, or to another log."""
+        return self._identities() != self._parts
 
     def data_version(self) -> int | None:
         with self._watching:
@@ -57,13 +66,49 @@ class File:
                 return None
 
     def close(self) -> None:
-        with self._watching, suppress(sqlite3.Error):
+        with self._watching:
             self._closed = True
-            self._watch.close()
-            self.connection.close()
+            for connection in (self._watch, self.connection):
+                with suppress(sqlite3.Error):
+                    connection.close()
 
     def _connect(self) -> sqlite3.Connection:
-        return sqlite3.connect(self._path, timeout=0, isolation_level=None, check_same_thread=False)
+        uri = f"{self._path.as_uri()}?mode=rw"  # never made here: see `make`
+        return sqlite3.connect(uri, uri=True, timeout=0, isolation_level=None, check_same_thread=False)
+
+    def _identities(self) -> list[tuple[int, int] | None]:
+        return [_identity(path) for path in (self._path, *logs(self._path))]
+
+
+def make(path: Path) -> None:
+    """Make the database if there is none, complete at once.
+
+    SQLite takes an empty file for a new database and deletes the log beside it. Where the file was
+    only moved away, that log is the newest part of what will be moved back.
+
+    Raises:
+        NotSent: The log of a file that is not there is.
+    """
+    with suppress(FileNotFoundError):
+        if path.stat().st_size > 0:
+            return
+    left = [log.name for log in logs(path) if log.exists()]
+    if left:
+        raise NotSent(f"{path}: gone, but not its {' and '.join(left)}: put it back, or delete those too")
+    with closing(sqlite3.connect(":memory:")) as empty:
+        empty.executescript(SCHEMA)
+        content = empty.serialize()
+    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+        with suppress(FileExistsError):  # another process made it
+            os.link(file.name, path)
+
+
+def logs(path: Path) -> tuple[Path, Path]:
+    """Return the two files SQLite keeps beside an open database."""
+    return Path(f"{path}-wal"), Path(f"{path}-shm")
 
 
 class Transaction:
@@ -208,7 +253,7 @@ def boot_id() -> str:
         return f"{boot_id} -"
 
 
-def identity(path: Path) -> tuple[int, int] | None:
+def _identity(path: Path) -> tuple[int, int] | None:
     try:
         found = path.stat()
     except OSError:

@@ -7,8 +7,9 @@ Rules
   renewals and presence are not, since their leases end with the boot anyway.
 - SQLite runs on one worker thread: a disk that hangs in ``fsync`` cannot be interrupted, but the
   caller can be let go at its deadline.
-- The file may be deleted, replaced or restored under us: every call looks at its inode first. A node
-  that held the lock in the old file then learns `NotHolder`.
+- The file may be deleted, replaced or restored under us: every call looks at its inode, and those of its
+  logs, first. A node that held the lock in the old file then learns `NotHolder`. A file that is gone while
+  its logs are there is not made anew: whoever moved it may put it back.
 
 Not guaranteed: anything across machines. Network and cluster file systems are refused, because neither
 WAL nor BOOTTIME means anything there; two virtual machines on one virtual disk cannot be told. Time
@@ -25,7 +26,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from backends._sqlite import File, Transaction, boot_id, errors
+from backends._sqlite import File, Transaction, boot_id, errors, make
 from backends._worker import Expired, Worker
 from backends.shared import (
     EPOCH,
@@ -342,11 +343,10 @@ class LocalBackend:
             self._close_file()
             self._replaced = True
         if self._file is None:
-            with suppress(FileExistsError):
-                try:
-                    os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
-                except PermissionError as error:
-                    raise Denied(f"{self._path}: {error.strerror}") from error
+            try:
+                make(self._path)
+            except PermissionError as error:
+                raise Denied(f"{self._path}: {error.strerror}") from error
             file = File(self._path)
             try:
                 self._retry(deadline, lambda: file.prepare())

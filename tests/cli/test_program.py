@@ -315,7 +315,7 @@ def test_a_reader_that_was_never_there_is_no_error(args: Sequence[str]) -> None:
     assert (result.returncode, result.stderr) == (0, b"")
 
 
-def test_watch_shows_changes_and_an_outage(stage: Stage, config_file: Path) -> None:
+def test_watch_shows_changes_and_rides_through_an_outage(stage: Stage, config_file: Path) -> None:
     process = spawn("watch", "-o", "json", "-c", config_file)
     assert process.stdout is not None
     try:
@@ -328,6 +328,10 @@ def test_watch_shows_changes_and_an_outage(stage: Stage, config_file: Path) -> N
         stage.path.rename(away)
         stage.path.mkdir()
         while json.loads(process.stdout.readline())["trouble"] is None:
+            pass
+        stage.path.rmdir()
+        away.rename(stage.path)
+        while json.loads(process.stdout.readline())["trouble"] is not None:
             pass
     finally:
         process.send_signal(signal.SIGINT)

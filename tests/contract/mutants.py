@@ -225,7 +225,7 @@ MUTANTS = (
     Mutant(
         "local: a replaced file goes unnoticed",
         "backends/_sqlite.py",
-        "return identity(self._path) != self._identity",
+        "return self._identities() != self._parts",
         "return False",
         f"{FAULTS} -k s3 and local",
     ),

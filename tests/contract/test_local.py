@@ -10,16 +10,18 @@ import sqlite3
 import stat
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from backends._sqlite import logs
 from backends.local import LocalBackend
 from sidecar.clock import BootClock
 from sidecar.errors import BadDocument, ConfigError, NotHolder, NotSent
 from sidecar.plugins import installed_backends, load_backend
 from sidecar.ports import Backend, BackendSettings
-from tests.contract.steps import give, now, refused, take, take_when_free
+from tests.contract.steps import give, node, now, refused, take, take_when_free
 from tests.contract.stores import PREFIX, LocalStore, soon
 
 TTL_MS = 300
@@ -138,6 +140,68 @@ def test_a_file_put_back_from_a_copy_shows_the_lower_epoch(path: Path, tmp_path:
     assert view.epoch.epoch < before.epoch.epoch
     a.close()
     b.close()
+
+
+def test_a_file_that_is_moved_away_is_not_made_anew_and_goes_on_when_it_is_back(path: Path) -> None:
+    """An empty file in its place would make SQLite delete the log, the newest part of what was moved."""
+    a, b = backend_on(path), backend_on(path)
+    hold = take(a, "a", 60_000).hold
+    assert b.read(deadline=soon()).lock is not None
+    away = path.rename(path.with_suffix(".away"))
+    for backend in (a, b):
+        with pytest.raises(NotSent, match=r"gone, but not its local\.db-wal and local\.db-shm: put it back"):
+            backend.read(deadline=soon())
+    with pytest.raises(NotSent, match="put it back"):
+        backend_on(path).read(deadline=soon())
+    path.touch()
+    with pytest.raises(NotSent, match="put it back"):
+        b.read(deadline=soon())
+    away.replace(path)
+    assert a.renew(hold, deadline=soon()).hold == hold
+    lock = b.read(deadline=soon()).lock
+    assert lock is not None
+    assert (lock.node, lock.epoch) == ("a", hold.epoch)
+    a.close()
+    b.close()
+
+
+def test_a_log_that_was_deleted_under_a_node_does_not_leave_it_alone_with_its_own(path: Path) -> None:
+    """Else it and those who come later would each see a lock of their own in the same file."""
+    a = backend_on(path)
+    take(a, "a", TTL_MS)
+    for log in logs(path):
+        log.unlink()
+    publish_and_stay = (
+        "import sys; from pathlib import Path; from tests.contract.test_local import *\n"
+        "b = backend_on(Path(sys.argv[1])); b.publish(node('b'), ttl_ms=60_000, deadline=soon())\n"
+        "print('published', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", publish_and_stay, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "published\n"
+        assert a.read(deadline=soon()).node("b") is not None
+    a.close()
+
+
+def test_nodes_that_make_the_file_at_once_make_one(path: Path) -> None:
+    backends = [backend_on(path) for _ in range(4)]
+    with ThreadPoolExecutor(len(backends)) as pool:
+        names = [f"node-{number}" for number in range(len(backends))]
+        list(
+            pool.map(
+                lambda backend, name: backend.publish(node(name), ttl_ms=60_000, deadline=soon()),
+                backends,
+                names,
+            )
+        )
+    assert [
+        backend.read(deadline=soon()).node(name) is not None
+        for backend, name in zip(backends, names, strict=True)
+    ] == [True] * 4
+    assert sorted(file.name for file in path.parent.iterdir()) == ["local.db", "local.db-shm", "local.db-wal"]
+    for backend in backends:
+        backend.close()
 
 
 def test_waiting_costs_next_to_nothing(path: Path) -> None:
