@@ -26,8 +26,8 @@ Change = Callable[[View], Settings | None]
 """From what is there to what it should be; None: it is so already."""
 
 
-def pause_cluster(desk: Desk, node: str | None) -> Changed:
-    """Begin maintenance of *node*, or of the whole cluster.
+def pause_cluster(desk: Desk, node: str | None, within_ms: int = HEARD_WITHIN_MS) -> Changed:
+    """Begin maintenance of *node*, or of the whole cluster, and wait *within_ms* for the nodes to show it.
 
     Raises:
         Refused: No such node.
@@ -44,11 +44,11 @@ def pause_cluster(desk: Desk, node: str | None) -> Changed:
             return None
         return replace(settings, paused_nodes=(*settings.paused_nodes, node))
 
-    return _set(desk, change, node, paused=True)
+    return _set(desk, change, node, within_ms, paused=True)
 
 
-def resume_cluster(desk: Desk, node: str | None) -> Changed:
-    """End maintenance of *node*, or of the whole cluster.
+def resume_cluster(desk: Desk, node: str | None, within_ms: int = HEARD_WITHIN_MS) -> Changed:
+    """End maintenance of *node*, or of the whole cluster, and wait *within_ms* for the nodes to show it.
 
     Raises:
         Refused: No such node, or it is not paused; says what is.
@@ -73,7 +73,7 @@ def resume_cluster(desk: Desk, node: str | None) -> Changed:
             )
         return replace(settings, paused_nodes=tuple(n for n in settings.paused_nodes if n != node))
 
-    return _set(desk, change, node, paused=False)
+    return _set(desk, change, node, within_ms, paused=False)
 
 
 def _known(view: View, node: str | None, also: tuple[str, ...]) -> None:
@@ -84,10 +84,10 @@ def _known(view: View, node: str | None, also: tuple[str, ...]) -> None:
         raise Refused(f"{node} is not there; there are: {words.names(view)}")
 
 
-def _set(desk: Desk, change: Change, node: str | None, *, paused: bool) -> Changed:
+def _set(desk: Desk, change: Change, node: str | None, within_ms: int, *, paused: bool) -> Changed:
     follower = Follower(desk, desk.read())
     changed = _write(desk, follower, change)
-    until = desk.after(HEARD_WITHIN_MS)
+    until = desk.after(within_ms)
     while (silent := _silent(follower.view, node, paused)) and desk.clock.now() < until and not desk.halted():
         follower.newer(until)
     return Changed(changed, _notes(follower.view, node, paused), silent)

@@ -10,7 +10,6 @@ import pytest
 from sidecar.core.model import Settings
 from sidecar.core.units import Instant
 from sidecar.errors import OutcomeUnknown, Refused
-from sidecar.operate import maintenance
 from sidecar.operate.maintenance import pause_cluster, resume_cluster
 from tests.cli.stage import Stage
 
@@ -39,11 +38,9 @@ def test_the_cluster_is_paused_when_every_node_shows_it(two: Stage) -> None:
     assert settings.at_unix_ms is not None
 
 
-def test_a_node_that_has_not_heard_is_named(two: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(maintenance, "HEARD_WITHIN_MS", 300)
-
+def test_a_node_that_has_not_heard_is_named(two: Stage) -> None:
     with two.acting(lambda: hear(two, "node-a")):
-        assert pause_cluster(two.desk(), None).silent == ("node-b",)
+        assert pause_cluster(two.desk(), None, within_ms=300).silent == ("node-b",)
 
 
 def test_one_node_is_paused(two: Stage) -> None:
