@@ -1,6 +1,7 @@
 """What a node costs while nothing happens: memory and CPU time of an active one at TTL 10 s."""
 
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import psutil
@@ -85,6 +86,5 @@ def _idle_cpu(nodes: list[tuple[Subject, Node]], seconds: float) -> list[Row]:
     return rows
 
 
-def _spent(processes: object) -> float:
-    assert hasattr(processes, "__iter__")
+def _spent(processes: Iterable[psutil.Process]) -> float:
     return sum(sum(process.cpu_times()[:2]) for process in processes)

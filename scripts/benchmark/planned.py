@@ -24,10 +24,11 @@ def switchover(folder: Path, quick: bool) -> list[Row]:
         Pair(folder / "pair", _run(folder, etcd.url)) as pair,
     ):
         pair.start()
+        config = folder / "pair" / "node-a.yml"
         for _ in range(4 if quick else 30):
             try:
                 begun = witness.now_ns()
-                wall.samples.append(_command(folder / "pair" / "node-a.yml", "switchover", "--yes"))
+                wall.samples.append(_command("switchover", "--yes", "-c", str(config)))
                 pair.await_open(begun, COMMAND_WITHIN_S)
             except Unmeasured as error:
                 wall.failures.append(str(error))
@@ -59,11 +60,11 @@ def _run(folder: Path, url: str) -> Subject:
     return Subject("sidecar run", "etcd", program, is_sidecar=True)
 
 
-def _command(config: Path, *words: str) -> float:
+def _command(*words: str) -> float:
     """Run a command of the CLI; return its wall time in ms."""
     begun = time.monotonic()
     done = subprocess.run(
-        [SIDECAR, *words, "-c", str(config)],
+        [SIDECAR, *words],
         capture_output=True,
         text=True,
         timeout=COMMAND_WITHIN_S,
@@ -87,17 +88,11 @@ def command_line(folder: Path, quick: bool) -> list[Row]:
         Pair(folder / "pair", _run(folder, etcd.url)) as pair,
     ):
         pair.start()
-        config = folder / "pair" / "node-a.yml"
+        status = ["status", "-c", str(folder / "pair" / "node-a.yml")]
         for _ in range(times):
-            for row, words in zip(rows, (["--help"], ["version"], ["status"]), strict=True):
+            for row, words in zip(rows, (["--help"], ["version"], status), strict=True):
                 try:
-                    row.samples.append(_command(config, *words) if words[0] == "status" else _plain(*words))
+                    row.samples.append(_command(*words))
                 except Unmeasured as error:
                     row.failures.append(str(error))
     return rows
-
-
-def _plain(*words: str) -> float:
-    begun = time.monotonic()
-    subprocess.run([SIDECAR, *words], capture_output=True, timeout=COMMAND_WITHIN_S, check=True)
-    return (time.monotonic() - begun) * 1000

@@ -155,15 +155,15 @@ same command, store and TTL.
 ## What holds a figure back
 - **command killed, etcd**: `etcdctl lock` is ahead. Its waiter has queued its key beforehand, so one delete
   hands the lock over. The sidecar writes twice, one after the other (release by the node that proved the
-  death, acquisition with a new epoch by the other), in Python: by the logs of such a run about 11 ms from
-  the end of the one server to the grant of the other. Making the PID namespace and its keeper takes 6 to
-  12 ms more; a keeper made in advance could save that.
+  death, acquisition with a new epoch by the other), in Python. Read by hand from the logs of a run on
+  2026-11-24: about 11 ms from the end of the one server to the grant of the other, and 6 to 12 ms more to
+  make the PID namespace and its keeper, which a keeper made in advance could save.
 - **node crash, etcd**: the sidecar renews every ttl/5, or in the second row every ttl/3; `etcdctl lock` a
   good deal later, as its client looks at its leases only every 500 ms. A crash therefore finds more of the
   sidecar's lease left. That is wanted (a later renewal is one try less before the lease ends) and costs
   about half a second here. etcd itself ends leases up to half a second late, for everybody.
-- **idle CPU, etcd**: of 0.58 % measured thread by thread in a run of 40 s, 0.22 % are gRPC's four event
-  engine threads and 0.15 % its two Python threads that wake up ten times a second and see nothing.
+- **idle CPU, etcd**: gRPC's four event engine threads and its two Python threads, which wake up ten times a
+  second and see nothing, take more than half of it (0.37 of 0.58 %, measured by hand on 2026-11-24).
 - **SIGTERM, etcd**: `etcdctl lock` 3.4 does not pass SIGTERM on to its command, keeps the lock and waits
   for the command to end. It has nothing to be measured there.
 

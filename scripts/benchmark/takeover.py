@@ -40,15 +40,10 @@ QUICK_COOL_DOWN = {
 
 def command_killed(folder: Path, quick: bool) -> list[Row]:
     """The active's command is killed and not restarted: the other node starts its own."""
-
-    def subjects(url: str) -> list[Subject]:
-        ours = sidecar_exec(f"etcd://{url}", 10, "--restarts", "0", **QUICK_COOL_DOWN)
-        return [ours, etcdctl_lock(f"http://{url}", 10)]
-
     with Etcd.run(folder / "etcd", extra=ETCD_OWN_PACE) as etcd:
-        rows = _in_turn(
-            folder, subjects(etcd.address), "command killed, etcd", Node.kill_worker, 5 if quick else 40
-        )
+        ours = sidecar_exec(f"etcd://{etcd.address}", 10, "--restarts", "0", **QUICK_COOL_DOWN)
+        both = [ours, etcdctl_lock(etcd.url, 10)]
+        rows = _in_turn(folder, both, "command killed, etcd", Node.kill_worker, 5 if quick else 40)
     rows[0].target = 20
     with Consul.run(folder / "consul") as consul:
         ours = sidecar_exec(f"consul://{consul.address}", 10, "--restarts", "0", **QUICK_COOL_DOWN)
@@ -61,15 +56,11 @@ def terminated(folder: Path, quick: bool) -> list[Row]:
     """The active gets SIGTERM: the other node starts its command."""
     with Etcd.run(folder / "etcd", extra=ETCD_OWN_PACE) as etcd:
         both = [sidecar_exec(f"etcd://{etcd.address}", 10), etcdctl_lock(etcd.url, 10)]
-        rows = _in_turn(folder, both, "SIGTERM, etcd", _terminate, 4 if quick else 20)
+        rows = _in_turn(folder, both, "SIGTERM, etcd", Node.terminate, 4 if quick else 20)
     with Consul.run(folder / "consul") as consul:
         both = [sidecar_exec(f"consul://{consul.address}", 10), consul_lock(consul.url)]
-        rows += _in_turn(folder, both, "SIGTERM, Consul", _terminate, 3 if quick else 10)
+        rows += _in_turn(folder, both, "SIGTERM, Consul", Node.terminate, 3 if quick else 10)
     return rows
-
-
-def _terminate(node: Node) -> int:
-    return node.terminate()
 
 
 def _in_turn(
@@ -92,7 +83,7 @@ def _sample(row: Row, pair: Pair, fault: Callable[[Node], int], within_s: float)
     try:
         active = pair.active()
         row.samples.append(pair.takeover_ms(fault, within_s))
-        if fault is _terminate:
+        if fault is Node.terminate:
             active.await_end()
         elif not pair.subject.is_sidecar:
             time.sleep(0.3)  # a peer ends with its command
