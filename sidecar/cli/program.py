@@ -114,7 +114,7 @@ def entry() -> None:
         with suppress(OSError, ValueError):
             sys.stdout.flush()
             sys.stderr.flush()
-        os._exit(end.code if isinstance(end.code, int) else int(end.code is not None))
+        os._exit(int(end.code or 0))
 
 
 def drop_stdout() -> None:

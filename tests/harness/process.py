@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -59,7 +60,7 @@ def wait_until(condition: Callable[[], object], what: str, within_s: float = REA
         time.sleep(POLL_S)
 
 
-def unavailable(reason: str) -> None:
+def unavailable(reason: str) -> NoReturn:
     """Skip the test for lack of a tool, or fail it in CI, where everything must have been there."""
     if os.environ.get("CI"):
         pytest.fail(f"required in CI: {reason}", pytrace=False)

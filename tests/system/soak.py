@@ -74,6 +74,9 @@ class Soak:
             clear_faults(node.home)
             if node.process is not None and node.process.poll() is not None:
                 node.start()
+        for name, command in self._running:
+            if name == "pause":  # one that comes after the resume would stay in force
+                self._end(command)
         self._end(self.command("resume"))
 
     def _await_commands(self) -> None:
