@@ -87,6 +87,12 @@ class Watcher:
             if self._clock.now() >= check_at:
                 self._check(deadline)
 
+    @property
+    def latest(self) -> Snapshot:
+        """Return the newest snapshot; before the first there is one of generation -1, without keys."""
+        with self._changed:
+            return self._latest
+
     def offer(self, snapshot: Snapshot) -> None:
         """Take a snapshot that somebody read, if it is newer."""
         with self._changed:

@@ -21,7 +21,9 @@ create table if not exists keys (
     cluster text, key text, value blob not null, version integer not null,
     expires_at integer, boot text, primary key (cluster, key)) without rowid;
 create table if not exists revisions (cluster text primary key, revision integer not null) without rowid;
+create table if not exists home (device integer not null, inode integer not null);
 """
+TABLES = 3
 
 Row = tuple[str, bytes, int, int | None, str | None]  # key, value, version, expires_at, boot
 
@@ -37,19 +39,26 @@ class File:
         self._watching = threading.Lock()
         self._closed = False
 
-    def prepare(self) -> None:
-        """Make it a database of ours, if it is none yet.
+    def prepare(self, boot: str, clock: Clock, *, moved: bool) -> None:
+        """Make it a database of ours, if it is none yet, and move in, if it is a copy.
+
+        Args:
+            boot: As `boot_id` tells.
+            clock: For the leases of a copy.
+            moved: Known to be another file than the one before; without it only its inode tells.
 
         Raises:
             NotSent: It was moved or replaced meanwhile.
         """
         if self.connection.execute("pragma journal_mode").fetchone()[0] != "wal":
             self.connection.execute("pragma journal_mode = wal")
-        if self.connection.execute("select count(*) from sqlite_master").fetchone()[0] < 2:
+        if self.connection.execute("select count(*) from sqlite_master").fetchone()[0] < TABLES:
             self.connection.executescript("begin immediate;" + SCHEMA + "commit;")
         self._watch.execute("select count(*) from sqlite_master").fetchone()  # its log is open from here on
-        if _identity(self._path) != self._found:
+        here = _identity(self._path)
+        if here is None or here != self._found:
             raise NotSent(f"{self._path}: moved or replaced while it was opened")
+        self._move_in(here, boot, clock, moved=moved)
         self._parts = self._identities()
 
     def replaced(self) -> bool:
@@ -64,6 +73,29 @@ class File:
                 return int(self._watch.execute("pragma data_version").fetchone()[0])
             except sqlite3.Error:
                 return None
+
+    def _move_in(self, here: tuple[int, int], boot: str, clock: Clock, *, moved: bool) -> None:
+        """In a copy a held or broken lock begins its TTL anew.
+
+        What its holder has renewed since the copy was made is not in it: by the copy the lock may be
+        long over while its server runs. One that cannot be read does not expire; an operator breaks it.
+        """
+        home = self.connection.execute("select device, inode from home").fetchall()
+        if not moved and home == [here]:
+            return
+        self.connection.execute("begin immediate")
+        with undone_on_error(self.connection):
+            locks = self.connection.execute("select cluster, value, boot from keys where key = ?", (LOCK,))
+            for cluster, value, written in locks.fetchall():
+                if written is None or not same_boot(written, boot):
+                    continue  # it never expires, or its server ended with the machine
+                self.connection.execute(
+                    "update keys set expires_at = ?, boot = ? where cluster = ? and key = ?",
+                    (*_anew(value, boot, clock), cluster, LOCK),
+                )
+            self.connection.execute("delete from home")
+            self.connection.execute("insert into home values (?, ?)", here)
+            self.connection.execute("commit")
 
     def close(self) -> None:
         with self._watching:
@@ -137,7 +169,7 @@ class Transaction:
         _, _, _, expires_at, boot = row
         if expires_at is None or boot is None:
             return True
-        if boot.partition(" ")[0] != self._boot.partition(" ")[0]:
+        if not same_boot(boot, self._boot):
             return False  # the machine was started anew
         return boot != self._boot or self._clock.now() < expires_at
 
@@ -251,6 +283,29 @@ def boot_id() -> str:
         return f"{boot_id} {Path('/proc/self/ns/time').readlink()}"
     except OSError:  # Linux before 5.6 has no time namespaces
         return f"{boot_id} -"
+
+
+def same_boot(one: str, other: str) -> bool:
+    """Tell whether two boot ids, as of `boot_id`, are of one boot, whatever their time namespaces."""
+    return one.partition(" ")[0] == other.partition(" ")[0]
+
+
+def _anew(lock: bytes, boot: str, clock: Clock) -> tuple[int, str] | tuple[None, None]:
+    try:
+        return clock.now() + decode(LOCK, lock, LockRecord).ttl_ms, boot
+    except BadDocument:
+        return None, None
+
+
+@contextmanager
+def undone_on_error(connection: sqlite3.Connection) -> Iterator[None]:
+    """Roll the transaction back when something goes wrong in it."""
+    try:
+        yield
+    except BaseException:
+        with suppress(sqlite3.Error):
+            connection.execute("rollback")
+        raise
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

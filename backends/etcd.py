@@ -13,8 +13,8 @@ How the clauses are kept
   answered in the same term. After an unknown outcome the spare is left to expire: nobody must keep a
   lock alive that he does not know of.
 - A broken lock gets its own lease *after* the break, from whoever breaks it or, when that process died
-  in between, from the next that reads it: until then it does not expire at all. A lease granted before
-  could run out too early, since the holder may renew until the very moment of the break.
+  in between, from the next that reads it or waits for a change: until then it does not expire at all.
+  A lease granted before could run out too early, since the holder may renew until the very break.
 
 Not guaranteed: TTLs are whole seconds, and etcd raises them to its floor (2 s with default elections);
 etcd notices the end of a lease up to 1 s late.
@@ -64,6 +64,7 @@ from sidecar.ports import BackendInfo, BackendSettings, Grant, HeldBy, Hold
 
 ROUNDS = 5  # of a compare that fails because somebody else was first; each round he has made progress
 TTL_FLOOR_MS = 2_000
+ADOPT_MS = 1_000  # for a broken lock to be given its lease, before a waiter tries that again
 INFO_MS = 500  # for endpoints other than the one that works to tell their version
 CLOSE_S = 0.5
 
@@ -258,8 +259,16 @@ class EtcdBackend:
         """Wait for the watch to bring something newer."""
         if self._clock.now() >= deadline:
             raise NotSent(f"{self._client.address}: no time left before it was asked")
-        snapshot = self._watcher.wait(lambda latest: self._number(latest) > revision, deadline)
-        return self._view(snapshot) if snapshot is not None else None
+        while True:
+            until = deadline
+            if _orphan(self._watcher.latest.keys) is not None:  # it will not change by itself
+                until = Instant(min(deadline, self._clock.now() + ADOPT_MS))
+                self._adopt(self._watcher.latest.keys, until)
+            snapshot = self._watcher.wait(lambda latest: self._number(latest) > revision, until)
+            if snapshot is not None:
+                return self._view(snapshot)
+            if self._clock.now() >= deadline:
+                return None
 
     def write(
         self,
@@ -389,11 +398,9 @@ class EtcdBackend:
 
     def _adopt(self, keys: Mapping[str, Key], deadline: Instant) -> None:
         """Give a broken lock its lease where the one who broke it did not come to it."""
-        if LOCK in keys and keys[LOCK].lease == 0:
-            with suppress(BadDocument):
-                lock = decode(LOCK, keys[LOCK].value, LockRecord)
-                if lock.state == "broken":
-                    self._attach(lock, keys[LOCK].mod, deadline)
+        lock = _orphan(keys)
+        if lock is not None:
+            self._attach(lock, keys[LOCK].mod, deadline)
 
     # ---- holds
 
@@ -515,6 +522,15 @@ def _to_break(keys: Mapping[str, Key], epoch: Epoch, by: str, request: str | Non
     if not done and (lock.epoch != epoch or lock.state != "held"):
         raise Conflict(f"{LOCK}: {lock.state} at epoch {lock.epoch}, not held at {epoch}")
     return lock
+
+
+def _orphan(keys: Mapping[str, Key]) -> LockRecord | None:
+    """Return the broken lock that has no lease yet, so that it would never expire."""
+    if LOCK in keys and keys[LOCK].lease == 0:
+        with suppress(BadDocument):
+            lock = decode(LOCK, keys[LOCK].value, LockRecord)
+            return lock if lock.state == "broken" else None
+    return None
 
 
 def _epoch_or_none(keys: Mapping[str, Key]) -> Epoch:

@@ -8,11 +8,13 @@ Rules
 - SQLite runs on one worker thread: a disk that hangs in ``fsync`` cannot be interrupted, but the
   caller can be let go at its deadline.
 - The file may be deleted, replaced or restored under us: every call looks at its inode, and those of its
-  logs, first. A node that held the lock in the old file then learns `NotHolder`. A file that is gone while
-  its logs are there is not made anew: whoever moved it may put it back.
+  logs, first. A node that held the lock in the old file then learns `NotHolder`, unless the new one is a
+  copy with that lock in it: there the lock's TTL begins anew, since its renewals are not in the copy. A
+  file that is gone while its logs are there is not made anew: whoever moved it may put it back.
 
 Not guaranteed: anything across machines. Network and cluster file systems are refused, because neither
-WAL nor BOOTTIME means anything there; two virtual machines on one virtual disk cannot be told. Time
+WAL nor BOOTTIME means anything there; two virtual machines on one virtual disk cannot be told. A
+copy that is written *into* the file, instead of moved to its place, cannot be told and damages it. Time
 namespaces: a lease made in another one cannot be judged and counts as held until it is released
 or broken.
 """
@@ -26,7 +28,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from backends._sqlite import File, Transaction, boot_id, errors, make
+from backends._sqlite import File, Transaction, boot_id, errors, make, undone_on_error
 from backends._worker import Expired, Worker
 from backends.shared import (
     EPOCH,
@@ -324,13 +326,8 @@ class LocalBackend:
             file = self._open(deadline)
             self._begin(file.connection, how, deadline)
         tx = Transaction(file.connection, self._cluster, self._boot, self._clock)
-        try:
-            with errors(self._path):
-                result = work(tx)
-        except BaseException:
-            with suppress(sqlite3.Error):
-                file.connection.execute("rollback")
-            raise
+        with undone_on_error(file.connection), errors(self._path):
+            result = work(tx)
         self._commit(file.connection)
         if tx.changed:
             with self._changed:
@@ -349,7 +346,7 @@ class LocalBackend:
                 raise Denied(f"{self._path}: {error.strerror}") from error
             file = File(self._path)
             try:
-                self._retry(deadline, lambda: file.prepare())
+                self._retry(deadline, lambda: file.prepare(self._boot, self._clock, moved=self._replaced))
             except BaseException:
                 file.close()
                 raise

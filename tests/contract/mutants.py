@@ -236,6 +236,20 @@ MUTANTS = (
         'begin = "begin"',
         f"{CLAUSES} {FAULTS} -k (c3 or c8 or c15) and local",
     ),
+    Mutant(
+        "etcd: who only waits leaves a broken lock without a lease",
+        "backends/etcd.py",
+        "if _orphan(self._watcher.latest.keys) is not None:",
+        "if False:",
+        f"{ETCD} -k only_waits",
+    ),
+    Mutant(
+        "local: a lock in a copy ends when it did in the original",
+        "backends/_sqlite.py",
+        "if not moved and",
+        "if not moved or",
+        "tests/contract/test_local.py -k copy_of_the_same_epoch",
+    ),
 )
 
 

@@ -252,6 +252,21 @@ def test_c6_a_broken_lock_without_a_lease_is_given_one(etcd34: Etcd, namespace: 
         assert now() - seen_at >= TTL_MS
 
 
+def test_c6_a_node_that_only_waits_gives_a_broken_lock_its_lease(etcd34: Etcd, namespace: str) -> None:
+    """Else nobody would ever become active: a node reads once and then waits for changes."""
+    with connected(namespace, etcd34.url) as backend:
+        revision = backend.read(deadline=soon()).revision
+        broken = LockRecord("a", "a-1", Epoch(3), TTL_MS, "broken", by="o")
+        etcd34.put(f"/{PREFIX}/{namespace}/lock", encode(broken).decode())
+        seen_at, until = now(), soon(TTL_MS + 3_000)
+        vacant = False
+        while not vacant:
+            view = backend.await_change(revision, deadline=until)
+            assert view is not None, "it never became free"
+            revision, vacant = view.revision, view.vacant
+        assert now() - seen_at >= TTL_MS
+
+
 def test_c6_the_wait_counts_from_the_break(etcd34: Etcd, namespace: str) -> None:
     """One granted before the break could end while the holder's last renewal still counts."""
     with (

@@ -142,6 +142,51 @@ def test_a_file_put_back_from_a_copy_shows_the_lower_epoch(path: Path, tmp_path:
     b.close()
 
 
+@pytest.mark.parametrize("started", ["before", "after"])
+def test_a_lock_in_a_copy_of_the_same_epoch_runs_anew(path: Path, tmp_path: Path, started: str) -> None:
+    """By the copy it is long over, but its holder has renewed since and its server runs."""
+    ttl_ms = 1_000
+    a = backend_on(path)
+    b = backend_on(path)
+    hold = take(a, "a", ttl_ms).hold
+    assert refused(b, "b", ttl_ms).node == "a"
+    copy = tmp_path / "copy.db"
+    with sqlite3.connect(path) as source, sqlite3.connect(copy) as target:
+        source.backup(target)
+    copied_at = now()
+    while now() <= copied_at + ttl_ms:
+        last = a.renew(hold, deadline=soon())
+        a.await_change(a.read(deadline=soon()).revision, deadline=soon(ttl_ms // 5))
+    LocalStore(path).wipe()
+    copy.rename(path)
+    if started == "after":
+        b.close()
+        b = backend_on(path)
+    assert refused(b, "b", ttl_ms).node == "a"
+    assert a.renew(hold, deadline=soon()).hold == hold
+    give(a, hold)
+    assert take(b, "b", ttl_ms).hold.epoch == last.hold.epoch + 1
+    a.close()
+    b.close()
+
+
+def test_a_copy_with_a_lock_that_nobody_renews_is_free_after_its_ttl(path: Path, tmp_path: Path) -> None:
+    a = backend_on(path)
+    take(a, "a", TTL_MS)
+    copy = tmp_path / "copy.db"
+    with sqlite3.connect(path) as source, sqlite3.connect(copy) as target:
+        source.backup(target)
+    a.close()
+    LocalStore(path).wipe()
+    copy.rename(path)
+    b = backend_on(path)
+    opened_at = now()
+    assert refused(b, "b", TTL_MS).node == "a"
+    take_when_free(b, "b", TTL_MS, TTL_MS + 1_000)
+    assert now() - opened_at >= TTL_MS
+    b.close()
+
+
 def test_a_file_that_is_moved_away_is_not_made_anew_and_goes_on_when_it_is_back(path: Path) -> None:
     """An empty file in its place would make SQLite delete the log, the newest part of what was moved."""
     a, b = backend_on(path), backend_on(path)
