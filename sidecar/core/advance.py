@@ -105,7 +105,7 @@ def _renew(node: s.Node, phase: s.Holding, now: Instant) -> s.Step | None:
 def _patience_over(node: s.Node, phase: s.Holding, now: Instant, policy: s.Policy) -> s.Step | None:
     if isinstance(phase, s.Promoting | s.Stopping):
         return _overdue(node, phase, phase.kill_at, now)
-    if not isinstance(phase, s.Starting) or now < phase.until:
+    if not isinstance(phase, s.Starting) or now < phase.until or _maintenance(node.memory, policy):
         return None
     reason = f"server was not ready within {policy.start_timeout_ms} ms"
     memory, after = after_failure(node.memory, reason, now, policy, starting=True)

@@ -16,9 +16,20 @@ def under_way(view: View) -> Request | None:
     return request if request.state == "confirmed" or request.kind == "failover" else None
 
 
-def paused(memory: Memory, policy: Policy) -> bool:
-    """Tell whether this node is in maintenance."""
+def held_back(memory: Memory, policy: Policy) -> bool:
+    """Tell whether an operator has put this node into maintenance."""
     return memory.view is not None and memory.view.settings.holds_back(policy.node)
+
+
+def paused(memory: Memory, policy: Policy) -> bool:
+    """Tell whether this node has to keep still, being in maintenance.
+
+    Not while a hand-over is carried out: a pause that comes after its confirmation would leave it half
+    done, with nobody active.
+    """
+    view = memory.view
+    confirmed = view is not None and (request := under_way(view)) and request.state == "confirmed"
+    return held_back(memory, policy) and not confirmed
 
 
 def epoch_behind(memory: Memory) -> bool:

@@ -75,7 +75,9 @@ def _react(node: s.Node, seen: s.Observation, now: Instant, policy: s.Policy) ->
         case s.Seen(view):
             return _seen(node, view, now, policy)
         case s.Granted():
-            return _granted(s.Node(phase, replace(memory, call=None, trouble=None)), seen, now, policy)
+            if isinstance(phase, s.Serving):
+                memory = replace(memory, trouble=None)  # elsewhere it is of the server: why it is down
+            return _granted(s.Node(phase, replace(memory, call=None)), seen, now, policy)
         case s.Taken():
             retry_at = Instant(now + policy.retry_ms)
             return s.Step(s.Node(phase, replace(memory, call=None, call_at=retry_at)))
@@ -217,7 +219,7 @@ def _ready(node: s.Node, run: s.Run, now: Instant) -> s.Step:
         case s.Standing(run=mine) if mine == run:
             return s.Step(s.Node(s.Standing(run, ready=True), replace(memory, standby_failures=0)))
         case s.Starting(lease, mine) if mine == run:
-            serving = s.Node(s.Serving(lease, run), replace(memory, change=None, trouble=None))
+            serving = s.Node(s.Serving(lease, run), replace(memory, change=None, trouble=None, gave_up=False))
             if memory.change is None:
                 return s.Step(serving)
             start_ms = now - memory.change.granted_at

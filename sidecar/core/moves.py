@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from sidecar.core import state as s
-from sidecar.core.candidate import best_other, under_way
+from sidecar.core.candidate import best_other, paused, under_way
 from sidecar.core.units import Epoch, Instant
 
 
@@ -90,7 +90,8 @@ def after_failure(
     """Count a failure of the active server; return whether to start again or to hand over.
 
     A candidate of a switchover that fails to start hands back at once. With nobody to hand over
-    to, the budget does not end: the lock stays, restarts go on at the longest pause.
+    to, the budget does not end: the lock stays, restarts go on at the longest pause. In maintenance
+    nothing is handed over.
     """
     within = Instant(now - policy.restart_within_ms)
     failures = (*(at for at in memory.failures if at > within), now)[-(policy.restart_attempts + 1) :]
@@ -98,11 +99,13 @@ def after_failure(
     view = memory.view
     request = None if view is None else under_way(view)
     rolls_back = starting and request is not None and request.to == policy.node
+    if memory.quit is None and paused(memory, policy):
+        return memory, s.Again(now)  # it stays down, and the lock where it is, until the end of the pause
     spent = len(failures) > policy.restart_attempts
     other = None if view is None else best_other(view, policy.node)
     if memory.quit is not None or ((spent or rolls_back) and other is not None):
         cool_until = Instant(now + policy.backoff_max_ms)
-        return replace(memory, cool_until=cool_until), s.GiveUp(f"server failed: {reason}")
+        return replace(memory, cool_until=cool_until, gave_up=True), s.GiveUp(f"server failed: {reason}")
     pause_ms = policy.backoff_max_ms
     if not spent:
         pause_ms = min(pause_ms, policy.backoff_ms << min(len(failures) - 1, 20))

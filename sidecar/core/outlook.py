@@ -54,7 +54,7 @@ def describe(
         priority=policy.priority,
         eligible=policy.eligible,
         available=free and able and not epoch_behind(memory),
-        failback=policy.failback,
+        failback=policy.failback and not memory.gave_up,
         version=version,
         seen_at_unix_ms=unix_ms,
         lease_left_ms=None if lease is None else max(0, lease.deadline - now),

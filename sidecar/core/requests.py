@@ -10,7 +10,7 @@ what it observes: itself. The node that is to be restarted answers and concludes
 from dataclasses import replace
 
 from sidecar.core import state as s
-from sidecar.core.candidate import best_other, epoch_behind, paused
+from sidecar.core.candidate import best_other, epoch_behind, held_back
 from sidecar.core.model import FINISHED, Request, RequestState, View
 from sidecar.core.moves import start, stop
 from sidecar.core.units import Instant
@@ -71,13 +71,15 @@ def _switchover(node: s.Node, request: Request, now: Instant, policy: s.Policy) 
         case "accepted":
             return _abandon(node, request, "the command did not confirm it", now, policy)
         case _:
+            if held_back(node.memory, policy):
+                return answer(node, request, "failed", "paused before it began; nothing was stopped")
             kill_at = Instant(now + policy.stop_timeout_ms)
             return stop(node, s.GiveUp(f"switchover to {request.to}"), kill_at)
 
 
 def objection(request: Request, view: View, memory: s.Memory, policy: s.Policy) -> str | None:
     """Return why this active will not hand over, or None."""
-    if paused(memory, policy):
+    if held_back(memory, policy):
         return "automatic changes are paused; resume first"
     if request.source != policy.node:
         return f"{policy.node} is active, not {request.source}"

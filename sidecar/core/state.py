@@ -222,6 +222,7 @@ class Memory:
     runs: Run = 0
     failures: tuple[Instant, ...] = ()
     cool_until: Instant = Instant(0)
+    gave_up: bool = False  # its server failed as active and was handed over; until it is ready as active
     standby_at: Instant = Instant(0)  # not before this instant a standby tree is started
     standby_failures: int = 0
     quit: Quit | None = None

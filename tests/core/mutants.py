@@ -80,7 +80,7 @@ MUTANTS = {
     "once ignored": Mutant("decide", "if policy.once:", "if False:"),
     "once ignored when lost": Mutant("moves", "if policy.once and memory.quit is None:", "if False:"),
     # requests
-    "confirmation not needed": Mutant("requests", 'case "accepted":\n            return _abandon(node, request, "the command did not confirm it", now, policy)\n        case _:\n            kill_at', 'case _:\n            kill_at'),
+    "confirmation not needed": Mutant("requests", 'case "accepted":\n            return _abandon(node, request, "the command did not confirm it", now, policy)\n        case _:\n            if held', 'case _:\n            if held'),
     "asked is enough": Mutant("requests", 'match request.state:\n        case "asked":\n            reason', 'match request.state:\n        case "never":\n            reason'),
     "abandoned request carried out": Mutant("requests", "request.state in FINISHED or memory", "memory"),
     "request of another epoch carried out": Mutant("requests", "if request.epoch < phase.lease.epoch:", "if False:"),

@@ -68,8 +68,7 @@ class Checks:
         if node.memory.mark > before.memory.mark and actions[:1] != (s.SaveMark(node.memory.mark),):
             raise self.violation(f"S3: {name} did not save its mark first")
         for action in actions:
-            held_back = node.memory.view is not None and node.memory.view.settings.holds_back(name)
-            if isinstance(action, s.Acquire) and held_back:
+            if isinstance(action, s.Acquire) and _in_maintenance(node.memory, name):
                 raise self.violation(f"{name} asks for the lock in maintenance")
             if isinstance(action, s.Answer):
                 self._answered(shell, before.phase, action.request)
@@ -108,6 +107,9 @@ class Checks:
                 fine = serving and request.source == name and epoch > request.epoch
             case _, "failed" if request.kind != "restart":
                 fine = serving and name not in (request.to, request.source) and epoch > request.epoch
+                fine = fine or (
+                    isinstance(phase, s.Serving) and (name, epoch) == (request.source, request.epoch)
+                )
             case _:
                 fine = True
         if not fine:
@@ -128,3 +130,12 @@ class Checks:
         if visible_ms > host.policy.ttl_ms // 5 + ACTIVATED_MAX_MS:
             raise self.violation(f"the {tree} of {host.name} activated itself and lives on")
         return visible_ms
+
+
+def _in_maintenance(memory: s.Memory, name: str) -> bool:
+    """Tell whether *name* has to keep still: not while a confirmed hand-over is carried out."""
+    view = memory.view
+    if view is None or not view.settings.holds_back(name):
+        return False
+    request = view.request
+    return request is None or request.kind == "restart" or request.state != "confirmed"
