@@ -81,6 +81,10 @@ MUTANTS = {
     "once ignored when lost": Mutant("moves", "if policy.once and memory.quit is None:", "if False:"),
     # requests
     "confirmation not needed": Mutant("requests", 'case "accepted":\n            return _abandon(node, request, "the command did not confirm it", now, policy)\n        case _:\n            if held', 'case _:\n            if held'),
+    "pause leaves a hand-over half done": Mutant("candidate", "return held_back(memory, policy) and not confirmed", "return held_back(memory, policy)"),
+    "switchover begun in maintenance": Mutant("requests", "if held_back(node.memory, policy):\n                return", "if False:\n                return"),
+    "pause gives the lock away": Mutant("moves", "if memory.quit is None and paused(memory, policy):", "if False:"),
+    "failback to a node that gave up": Mutant("outlook", "policy.failback and not memory.gave_up", "policy.failback"),
     "asked is enough": Mutant("requests", 'match request.state:\n        case "asked":\n            reason', 'match request.state:\n        case "never":\n            reason'),
     "abandoned request carried out": Mutant("requests", "request.state in FINISHED or memory", "memory"),
     "request of another epoch carried out": Mutant("requests", "if request.epoch < phase.lease.epoch:", "if False:"),

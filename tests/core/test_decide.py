@@ -12,6 +12,7 @@ from sidecar.core import state as s
 from sidecar.core.advance import KILLS_MAX, LEASE_OVER
 from sidecar.core.candidate import rank
 from sidecar.core.decide import begin, decide
+from sidecar.core.model import NodeRecord
 from sidecar.core.outlook import describe, wake_at
 from sidecar.core.units import NO_EPOCH, Epoch, Instant, lease_deadline, silence_ms, usable_ms
 from tests.core.made import (
@@ -32,6 +33,11 @@ from tests.core.made import (
 )
 
 FREE = replace(BUSY, call=None, view=view(epoch=7, by="b"), vacant_since=NOW)
+
+
+def shown(node: s.Node, policy: s.Policy = POLICY, *, after_ms: int = 0) -> NodeRecord:
+    """What the others get to know of *node*."""
+    return describe(node, at(after_ms), policy, enforcement="kernel", version="0", unix_ms=0, server=None)
 
 
 # Units
@@ -287,6 +293,42 @@ def test_a_candidate_that_fails_hands_back_at_once() -> None:
     assert after.actions == (s.Release(EPOCH, "server failed: no licence"),)
 
 
+def test_in_maintenance_a_server_that_fails_too_often_does_not_cost_the_lock() -> None:
+    memory = replace(BUSY, failures=(NOW, NOW), view=view(lock(), nodes=(other(),), paused=True))
+    gone = step(serving(), s.ServerGone(3, 1), memory)
+    assert isinstance(gone.node.phase, s.Waiting)
+    assert gone.actions == ()
+
+
+def test_in_maintenance_a_slow_start_is_not_stopped() -> None:
+    memory = replace(BUSY, view=view(lock(), paused=True))
+    starting = s.Starting(replace(LEASE, deadline=at(99_000)), 3, NOW)
+    assert step(starting, s.Tick(), memory).actions == ()
+    resumed = step(starting, s.Seen(view(lock())), memory)
+    assert isinstance(resumed.node.phase, s.Stopping)
+
+
+def test_a_node_that_gave_up_wants_no_failback_until_it_served() -> None:
+    """Else the lock would go to and fro, with an interruption for each time the cool-down is over."""
+    policy = replace(POLICY, failback=True, priority=200, restart_attempts=0)
+    memory = replace(BUSY, view=view(lock(), nodes=(other(),)))
+    gone = step(s.Starting(LEASE, 3, at(60_000)), s.ServerGone(3, 1), memory, policy=policy)
+    assert isinstance(gone.node.phase, s.Idle)
+    assert not shown(gone.node, policy, after_ms=1_000_000).failback
+    grants = s.Granted(Epoch(EPOCH + 1), at(1_000_000), at(1_009_900))
+    again = decide(s.Node(s.Idle(), replace(gone.node.memory, owed=None)), grants, at(1_000_000), policy)
+    ready = decide(again.node, s.ServerReady(again.node.memory.runs), at(1_000_001), policy)
+    assert shown(ready.node, policy, after_ms=1_000_001).failback
+
+
+def test_why_a_server_is_down_is_not_forgotten_at_the_next_renewal() -> None:
+    gone = step(serving(), s.ServerGone(3, 1))
+    renewed = decide(gone.node, grant(sent_after_ms=10), at(20), POLICY)
+    assert (
+        shown(renewed.node, POLICY, after_ms=20).message == "Restarting in place: server ended with status 1"
+    )
+
+
 def test_a_crash_while_paused_is_not_answered_by_a_start() -> None:
     paused = replace(BUSY, view=view(lock(), paused=True))
     waiting = s.Waiting(LEASE, NOW)
@@ -461,15 +503,7 @@ PAUSED = replace(FREE, view=view(paused=True))
     ],
 )
 def test_what_a_node_says_of_itself(phase: s.Phase, memory: s.Memory, state: str, available: bool) -> None:
-    record = describe(
-        s.Node(phase, memory),
-        NOW,
-        MONITORING,
-        enforcement="kernel",
-        version="0",
-        unix_ms=0,
-        server=None,
-    )
+    record = shown(s.Node(phase, memory), MONITORING)
 
     assert (record.state, record.available) == (state, available)
     holding = isinstance(phase, s.Holding)

@@ -52,6 +52,30 @@ def answers(after: s.Step) -> list[tuple[str, str | None]]:
     return [(a.request.state, a.request.reason) for a in after.actions if isinstance(a, s.Answer)]
 
 
+# A pause that comes while a request is under way
+
+
+def test_a_switchover_confirmed_after_the_pause_stops_nothing() -> None:
+    """Else a healthy server would be stopped and, all nodes being paused, nobody would start another."""
+    after = hear(serving(), request(state="confirmed"), paused=True)
+    assert isinstance(after.node.phase, s.Serving)
+    assert answers(after) == [("failed", "paused before it began; nothing was stopped")]
+
+
+@pytest.mark.parametrize("node", ["b", "a"])
+def test_a_pause_does_not_leave_a_handover_half_done(node: str) -> None:
+    """Released by a: b takes the lock all the same, or a again when b is not there."""
+    policy = replace(POLICY, node=node, instance=f"{node}/1")
+    asked = request(state="confirmed")
+    seen = view(released="switchover to b", nodes=(other("b"),), request=asked, paused=True)
+    idle = s.Node(s.Idle(), s.Memory(mark=EPOCH, spent=EPOCH))
+    freed = decide(idle, s.Seen(seen), NOW, policy)
+    turn = freed if node == "b" else decide(freed.node, s.Tick(), at(10_000), policy)
+    assert turn.actions == (s.Acquire(EPOCH),)
+    granted = decide(turn.node, s.Granted(Epoch(EPOCH + 1), at(10_000), at(19_900)), at(10_000), policy)
+    assert isinstance(granted.node.phase, s.Starting)
+
+
 # Switchover, asked of the active
 
 
