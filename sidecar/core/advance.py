@@ -212,6 +212,8 @@ def _campaign(node: s.Node, now: Instant, policy: s.Policy) -> s.Step | None:
     turn = go_at(memory, policy)
     if not forgotten and (turn is None or now < turn):
         return None
+    if not forgotten and memory.view is not None:  # what is forgotten was sought before
+        memory = replace(memory, sought=s.Vacancy(memory.view.epoch, memory.vacant_since, memory.sign_at))
     return s.Step(s.Node(phase, replace(memory, call="acquire")), (s.Acquire(memory.mark),))
 
 

@@ -120,6 +120,7 @@ def _seen(node: s.Node, view: View, now: Instant, policy: s.Policy) -> s.Step:
         mark=max(memory.mark, view.epoch.epoch, view.lock.epoch if view.lock else NO_EPOCH),
         vacant_since=_vacant_since(memory, view, now),
         sign_at=now if known is None or _sign(known) != _sign(view) else memory.sign_at,
+        broken=view.lock if view.lock is not None and view.lock.state == "broken" else memory.broken,
         request_since=now if asked_anew else memory.request_since,
         answered=None if asked_anew else memory.answered,
     )
@@ -156,6 +157,7 @@ def _granted(node: s.Node, grant: s.Granted, now: Instant, policy: s.Policy) -> 
     memory = replace(
         memory,
         mark=max(memory.mark, grant.epoch),
+        mark_at=now if grant.epoch > memory.mark else memory.mark_at,
         call_at=max(now, Instant(grant.sent_at + policy.renew_every_ms)),
     )
     match phase:
@@ -199,18 +201,35 @@ def _owe_too(step: s.Step, epoch: Epoch) -> s.Step:
 
 
 def _change(memory: s.Memory, epoch: Epoch, now: Instant) -> s.Change:
-    view, since = memory.view, memory.vacant_since
-    record = view.epoch if view is not None else None
-    previous = record.node if record is not None and record.epoch < epoch else None
-    if record is None or record.epoch == NO_EPOCH:
-        cause = "first start"
+    vacancy = _vacancy(memory, epoch)
+    if vacancy is None or vacancy.record.epoch == NO_EPOCH:
+        previous, cause, detect_ms = None, "first start", None
     else:
-        cause = record.released or "lease expired"
-    lock_ms = None if since is None else now - since
-    detect_ms = None if since is None or memory.sign_at is None else max(0, since - memory.sign_at)
-    if record is not None and record.released is not None:
-        detect_ms = 0  # it told us
+        previous = vacancy.record.node
+        cause = _forced(memory, vacancy) or vacancy.record.released or "lease expired"
+        told = vacancy.record.released is not None  # then there was nothing to detect
+        silent_ms = _between(vacancy.sign_at, vacancy.since)
+        detect_ms = 0 if told else silent_ms
+    lock_ms = None if vacancy is None else _between(vacancy.since, now)
     return s.Change(previous, cause, detect_ms, lock_ms, now)
+
+
+def _forced(memory: s.Memory, vacancy: s.Vacancy) -> str | None:
+    broken = memory.broken
+    return f"failover by {broken.by}" if broken is not None and broken.epoch == vacancy.record.epoch else None
+
+
+def _vacancy(memory: s.Memory, epoch: Epoch) -> s.Vacancy | None:
+    """Return what came before *epoch*; the newest view may show the acquisition already."""
+    view, sought = memory.view, memory.sought
+    newer = view is not None and (sought is None or view.epoch.epoch > sought.record.epoch)
+    if view is not None and newer and view.epoch.epoch < epoch:
+        return s.Vacancy(view.epoch, memory.vacant_since, memory.sign_at)
+    return sought if sought is not None and sought.record.epoch < epoch else None
+
+
+def _between(earlier: Instant | None, later: Instant | None) -> int | None:
+    return None if earlier is None or later is None else max(0, later - earlier)
 
 
 def _ready(node: s.Node, run: s.Run, now: Instant) -> s.Step:

@@ -8,6 +8,9 @@ from sidecar.core.units import NO_EPOCH, Instant
 MONITORING = "Monitoring Master Server Status"
 """What the product shows on a standby's splash screen."""
 
+VIEW_LAG_MS = 1_000
+"""How much later than the grant a view may show an acquisition, before that looks like an older store."""
+
 
 def wake_at(node: s.Node, now: Instant, policy: s.Policy) -> Instant:
     """Return the next instant at which `decide` may find something to do, at most 1 s away."""
@@ -90,7 +93,7 @@ def _summary(node: s.Node, now: Instant, policy: s.Policy) -> tuple[Role, Server
 
 def _waiting(node: s.Node, now: Instant, policy: s.Policy) -> tuple[ServerState, str]:
     phase, memory = node
-    if epoch_behind(memory):
+    if epoch_behind(memory) and now >= memory.mark_at + VIEW_LAG_MS:
         shown = memory.view.epoch.epoch if memory.view is not None else NO_EPOCH
         return "failed", (
             f"the store's epoch {shown} is behind {memory.mark}: it was wiped or restored; "

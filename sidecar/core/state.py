@@ -16,7 +16,7 @@ Only `Observation`s of kind `ServerGone` are proof of death, and only `Idle`, `S
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from sidecar.core.model import Request, View
+from sidecar.core.model import EpochRecord, LockRecord, Request, View
 from sidecar.core.units import NO_EPOCH, Epoch, Instant
 
 Verb = Literal["acquire", "renew", "release"]
@@ -207,6 +207,15 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
+class Vacancy:
+    """The vacancy that an acquisition was ordered for, as it was seen then."""
+
+    record: EpochRecord  # the epoch before, and how it ended
+    since: Instant | None  # when the lock was first seen free
+    sign_at: Instant | None  # last sign of life of the holder before
+
+
+@dataclass(frozen=True, slots=True)
 class Memory:
     """What a node knows in every phase."""
 
@@ -214,7 +223,10 @@ class Memory:
     view: View | None = None
     vacant_since: Instant | None = None  # when the view first showed the lock free
     sign_at: Instant | None = None  # last sign of life of the holder, as seen from here
+    broken: LockRecord | None = None  # the last lock that was seen broken
+    sought: Vacancy | None = None  # what the last acquisition was ordered for
     mark: Epoch = NO_EPOCH  # epoch high-water mark: nothing older is ever accepted
+    mark_at: Instant = Instant(0)  # when a grant last raised it; views may be older for a moment
     spent: Epoch = NO_EPOCH  # no grant up to this epoch may be believed again
     owed: Owed | None = None
     call: Verb | None = None  # the one lock call under way

@@ -148,17 +148,18 @@ class Asking:
         found = self.follower.view.request
         return found if found is not None and found.id == self.request.id else None
 
-    def await_answer(self) -> Request:
-        """Wait until the node has accepted.
+    def await_answer(self, limit: Instant) -> Request:
+        """Wait until the node has accepted, until *limit* at the latest.
 
         Raises:
             Refused: It said no, and why.
-            Failed: It said nothing, or another command came in between. Nothing will happen.
+            Failed: It said nothing in time, or another command came in between. Nothing will happen.
             BackendError: The store went away. Nothing will happen either.
         """
         lock = self.follower.view.lock
         patience_ms = max(self.desk.answer_within_ms, lock.ttl_ms if lock is not None else self.desk.ttl_ms)
-        until = self.desk.after(patience_ms)
+        since = self.desk.clock.now()
+        until = min(Instant(since + patience_ms), limit)
         while True:
             found = self.current
             if found is None:
@@ -170,16 +171,17 @@ class Asking:
             if self.desk.halted():
                 self._withdraw("interrupted", ("asked", "accepted"))
                 raise Failed("interrupted before it began; the request is withdrawn, nothing will happen")
-            if found.state != "asked":
+            if found.state != "asked" and self.desk.clock.now() < limit:
                 return found
             if self.desk.clock.now() >= until:
-                answered = self._withdraw("no answer", ("asked",))
+                over = self.desk.clock.now() >= limit  # then an acceptance comes too late as well
+                answered = self._withdraw("no answer in time", ("asked", "accepted") if over else ("asked",))
                 if answered is None or answered.state in ("asked", "abandoned"):
-                    raise Failed(self._silence(found, patience_ms))
+                    raise Failed(self._too_late(found, self.desk.clock.now() - since))
                 continue
             self.follower.newer(until)
 
-    def confirm(self, until: Instant) -> Request | None:
+    def confirm(self) -> Request | None:
         """Say that this command still lives: from now on the node acts.
 
         Raises:
@@ -188,7 +190,7 @@ class Asking:
             BackendError: The store went away before. Nothing will happen.
         """
         try:
-            found = self._rewrite("confirmed", ("accepted",), until)
+            found = self._rewrite("confirmed", ("accepted",), self.desk.after(READ_WITHIN_MS))
         except BackendError as error:
             if self.unsure:
                 raise TimedOut(f"it is unknown whether it has begun: {error}; {UNSURE}") from error
@@ -274,7 +276,9 @@ class Asking:
             raise error
         pause(PAUSE_MS)
 
-    def _silence(self, request: Request, patience_ms: int) -> str:
+    def _too_late(self, request: Request, patience_ms: int) -> str:
+        if request.state != "asked":
+            return f"{request.source} has accepted too late; the request is withdrawn, nothing will happen"
         record = self.follower.view.node(request.source) if request.source else None
         says = f" ({record.message})" if record is not None else " and shows no sign of life"
         hint = "; see `sidecar failover`" if request.kind == "switchover" else ""

@@ -45,10 +45,10 @@ def switchover(desk: Desk, to: str | None, timeout_ms: int, tell: Tell) -> Done:
     until = desk.after(timeout_ms)
     asking = Asking.place(desk, follower, make, tell)
     tell(f"asked {asking.request.source} to hand over (id {asking.request.id[:8]})")
-    answer = asking.await_answer()
+    answer = asking.await_answer(until)
     asking.request = answer
     tell(f"{answer.source} hands over to {answer.to or 'another node'}")
-    asking.confirm(until)
+    asking.confirm()
     return asking.await_outcome(judge_handover, until, timeout_ms)
 
 
@@ -97,8 +97,8 @@ def restart(desk: Desk, node: str, timeout_ms: int, tell: Tell) -> Done:
     until = desk.after(timeout_ms)
     asking = Asking.place(desk, follower, make, tell)
     tell(f"asked {node} to restart its server (id {asking.request.id[:8]})")
-    asking.request = asking.await_answer()
-    asking.confirm(until)
+    asking.request = asking.await_answer(until)
+    asking.confirm()
     return asking.await_outcome(judge_restart, until, timeout_ms)
 
 

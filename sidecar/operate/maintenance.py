@@ -1,6 +1,7 @@
 """``pause`` and ``resume``: the settings of the cluster, and whether its nodes have heard of them."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -86,57 +87,65 @@ def _known(view: View, node: str | None, also: tuple[str, ...]) -> None:
 
 def _set(desk: Desk, change: Change, node: str | None, within_ms: int, *, paused: bool) -> Changed:
     follower = Follower(desk, desk.read())
-    changed = _write(desk, follower, change)
+    written = _write(desk, follower, change)
+    settings = written or follower.view.settings
     until = desk.after(within_ms)
-    while (silent := _silent(follower.view, node, paused)) and desk.clock.now() < until and not desk.halted():
+    while (
+        (silent := _silent(follower.view, settings, node, paused))
+        and desk.clock.now() < until
+        and not desk.halted()
+    ):
         follower.newer(until)
-    return Changed(changed, _notes(follower.view, node, paused), silent)
+    return Changed(written is not None, _notes(settings, node, paused), silent)
 
 
-def _write(desk: Desk, follower: Follower, change: Change) -> bool:
+def _write(desk: Desk, follower: Follower, change: Change) -> Settings | None:
+    """Return what was written; None: there was nothing to change."""
     until, unsure, wanted = desk.after(READ_WITHIN_MS), False, None
-    while True:
-        view = follower.view
-        if "settings" in view.unreadable:
-            raise Refused("the key settings cannot be read; upgrade this sidecar, or delete the key")
-        if wanted is not None and view.settings == wanted:
-            return True  # written by a try whose answer was lost
-        new = change(view)
-        if new is None:
-            return False
-        wanted = replace(new, by=desk.by, at_unix_ms=wall_ms())
-        try:
-            desk.backend.write(wanted, expected=view.versions.get("settings", 0), deadline=until)
+    try:
+        while True:
+            view = follower.view
+            if "settings" in view.unreadable:
+                raise Refused("the key settings cannot be read; upgrade this sidecar, or delete the key")
+            if wanted is not None and view.settings == wanted:
+                return wanted  # written by a try whose answer was lost
+            new = change(view)
+            if new is None:
+                return None
+            wanted = replace(new, by=desk.by, at_unix_ms=wall_ms())
+            try:
+                desk.backend.write(wanted, expected=view.versions.get("settings", 0), deadline=until)
+            except Conflict:
+                pass
+            except BackendError as error:
+                unsure = unsure or isinstance(error, OutcomeUnknown)
+                if not error.retry or desk.halted() or desk.clock.now() >= until:
+                    raise
+                pause(PAUSE_MS)
+            else:
+                with suppress(BackendError):  # it is written: what goes wrong from here on changes nothing
+                    follower.refresh(until)
+                return wanted
             follower.refresh(until)
-        except Conflict:
-            follower.refresh(until)
-        except BackendError as error:
-            unsure = unsure or isinstance(error, OutcomeUnknown)
-            if not error.retry or desk.halted() or desk.clock.now() >= until:
-                if unsure:
-                    raise TimedOut(
-                        f"it is unknown whether it is written: {error}; see `sidecar status`"
-                    ) from error
-                raise
-            pause(PAUSE_MS)
-            follower.refresh(until)
-        else:
-            return True
+    except BackendError as error:
+        if unsure:
+            raise TimedOut(f"it is unknown whether it is written: {error}; see `sidecar status`") from error
+        raise
 
 
-def _silent(view: View, node: str | None, paused: bool) -> tuple[str, ...]:
+def _silent(view: View, settings: Settings, node: str | None, paused: bool) -> tuple[str, ...]:
+    """Return the nodes that do not show yet what *settings* ask of them."""
     concerned = [record for record in view.nodes if node in (None, record.node)]
     return tuple(
         sorted(
             record.node
             for record in concerned
-            if view.settings.holds_back(record.node) is paused and (record.state == "paused") is not paused
+            if settings.holds_back(record.node) is paused and (record.state == "paused") is not paused
         )
     )
 
 
-def _notes(view: View, node: str | None, paused: bool) -> tuple[str, ...]:
-    settings = view.settings
+def _notes(settings: Settings, node: str | None, paused: bool) -> tuple[str, ...]:
     if node is not None and settings.paused:
         return ("the whole cluster is paused" + ("" if paused else " still: `sidecar resume`"),)
     if node is None and not paused and settings.paused_nodes:

@@ -81,6 +81,38 @@ def test_an_active_that_does_not_answer_leaves_an_abandoned_request(stage: Stage
     assert left.state == "abandoned"
 
 
+@pytest.mark.parametrize("accepts", [False, True])
+def test_the_time_limit_holds_for_the_answer_too(two: Stage, accepts: bool) -> None:
+    """The active is asked when the time is nearly over: it has failed, and nothing is left to happen."""
+    clock = ManualClock(two.clock.now())
+
+    class Slow:
+        """Lets the time limit pass before the request can be seen."""
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(made.backend, name)
+
+        def write(self, value: Request, *, expected: int, deadline: Instant) -> int:
+            version = made.backend.write(value, expected=expected, deadline=two.soon)
+            if value.state == "asked":
+                if accepts:
+                    two.answer("accepted", to="node-b")
+                clock.advance(1_000)
+            return version
+
+        def read(self, *, deadline: Instant) -> View:
+            return made.backend.read(deadline=two.soon)
+
+    made = two.desk()
+    desk = replace(made, backend=Slow(), clock=clock)  # type: ignore[arg-type]
+    with pytest.raises(Failed, match="the request is withdrawn, nothing will happen"):
+        handover.switchover(desk, None, 1_000, two.tell)
+
+    left = two.view().request
+    assert left is not None
+    assert left.state == "abandoned"
+
+
 def test_an_acceptance_at_the_last_moment_still_counts(stage: Stage) -> None:
     stage.ttl_ms = 1_000
     stage.appear("node-b")

@@ -7,10 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from sidecar.core.model import Settings
+from sidecar.core.model import Settings, View
 from sidecar.core.units import Instant
-from sidecar.errors import OutcomeUnknown, Refused
+from sidecar.errors import NotSent, OutcomeUnknown, Refused, TimedOut
+from sidecar.operate.desk import Desk
 from sidecar.operate.maintenance import pause_cluster, resume_cluster
+from sidecar.ports import Backend
 from tests.cli.stage import Stage
 
 
@@ -133,3 +135,44 @@ def test_a_lost_answer_is_looked_up(two: Stage, happens: bool) -> None:
         assert resume_cluster(replace(desk, backend=Lossy()), None).changed  # type: ignore[arg-type]
 
     assert two.view().settings.paused is False
+
+
+class GoesAway:
+    """A store that is gone as soon as it was written to; *answers*: it still says so."""
+
+    def __init__(self, backend: Backend, *, answers: bool) -> None:
+        self._backend, self._answers, self.gone = backend, answers, False
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._backend, name)
+
+    def write(self, value: Settings, *, expected: int, deadline: Instant) -> int:
+        version = self._backend.write(value, expected=expected, deadline=deadline)
+        self.gone = True
+        if not self._answers:
+            raise OutcomeUnknown("127.0.0.1:1: the answer was lost")
+        return version
+
+    def read(self, *, deadline: Instant) -> View:
+        if self.gone:
+            raise NotSent("127.0.0.1:1: connection refused")
+        return self._backend.read(deadline=deadline)
+
+
+def with_store_that_goes_away(stage: Stage, *, answers: bool) -> Desk:
+    """The user has had enough as soon as it is gone, so that no test waits."""
+    desk = stage.desk()
+    store = GoesAway(desk.backend, answers=answers)
+    return replace(desk, backend=store, halted=lambda: store.gone)  # type: ignore[arg-type]
+
+
+def test_what_is_written_stays_said_when_the_store_goes_away_after_it(two: Stage) -> None:
+    found = pause_cluster(with_store_that_goes_away(two, answers=True), None)
+
+    assert found == (True, (), ("node-a", "node-b"))
+    assert two.view().settings.paused
+
+
+def test_what_may_be_written_is_said_to_be_unknown_when_the_store_goes_away(two: Stage) -> None:
+    with pytest.raises(TimedOut, match="unknown whether it is written"):
+        pause_cluster(with_store_that_goes_away(two, answers=False), None)

@@ -514,6 +514,45 @@ def test_what_a_node_says_of_itself(phase: s.Phase, memory: s.Memory, state: str
 # How a change is told
 
 
+def told(*seen: s.Observation) -> s.Change:
+    """Return the change that an idle node tells of after *seen*, each 10 ms after the one before."""
+    node = s.Node(s.Idle(), s.Memory(mark=EPOCH))
+    for number, one in enumerate(seen):
+        node = decide(node, one, at(10 * number), POLICY).node
+    assert node.memory.change is not None
+    return node.memory.change
+
+
+@pytest.mark.parametrize("released", ["switchover to a", None])
+def test_bug_a_change_was_told_without_its_cause_when_the_watch_was_faster(released: str | None) -> None:
+    """The view showed our own acquisition before the store's answer to it was taken in."""
+    before = (s.Seen(view(lock("b"), by="b")), s.Seen(view(by="b", released=released)))
+    slow = told(*before, s.Tick(), grant(8))
+    fast = told(*before, s.Seen(view(lock(epoch=8), epoch=8)), grant(8))
+
+    assert fast == slow
+    assert (fast.previous, fast.cause, fast.lock_ms) == ("b", released or "lease expired", 20)
+    assert fast.detect_ms == (0 if released else 10)
+
+
+@pytest.mark.parametrize("released", ["lost, server proven dead", None])
+def test_a_forced_failover_is_told_as_one(released: str | None) -> None:
+    broken = s.Seen(view(lock("b", state="broken", by="op@here"), by="b"))
+    free = s.Seen(view(by="b", released=released))
+
+    assert told(broken, free, grant(8)).cause == "failover by op@here"
+    next_one = s.Seen(view(epoch=8, by="c"))
+    assert told(broken, free, next_one, grant(9)).cause == "lease expired"
+
+
+def test_bug_a_view_from_before_our_own_grant_was_called_a_restored_store() -> None:
+    """With the advice to raise the epoch, in the moment between grant and watch."""
+    serves = step(s.Idle(), grant(8), replace(FREE, call="acquire"))
+    gone = decide(serves.node, s.ServerGone(serves.node.memory.runs, 0), at(10), replace(POLICY, once=True))
+    assert "restored" not in shown(gone.node, after_ms=20).message
+    assert "restored" in shown(gone.node, after_ms=1_500).message
+
+
 def test_a_change_tells_where_the_time_went() -> None:
     memory = replace(FREE, call="acquire", vacant_since=at(-300), sign_at=at(-2_300))
     died = step(s.Idle(), grant(8), memory).node.memory.change
