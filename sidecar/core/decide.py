@@ -119,7 +119,7 @@ def _seen(node: s.Node, view: View, now: Instant, policy: s.Policy) -> s.Step:
         view=view,
         mark=max(memory.mark, view.epoch.epoch, view.lock.epoch if view.lock else NO_EPOCH),
         vacant_since=_vacant_since(memory, view, now),
-        sign_at=now if known is None or _sign(known) != _sign(view) else memory.sign_at,
+        sign_at=now if _gave_sign(known, view) else memory.sign_at,
         broken=view.lock if view.lock is not None and view.lock.state == "broken" else memory.broken,
         request_since=now if asked_anew else memory.request_since,
         answered=None if asked_anew else memory.answered,
@@ -145,9 +145,12 @@ def _vacant_since(memory: s.Memory, view: View, now: Instant) -> Instant | None:
     return memory.vacant_since if same and memory.vacant_since is not None else now
 
 
-def _sign(view: View) -> object:
-    """Return what changes while the holder lives."""
-    return view.lock, None if view.lock is None else view.node(view.lock.node)
+def _gave_sign(known: View | None, view: View) -> bool:
+    """Tell whether the holder has shown itself since *known*: by the lock, or by what it says of itself."""
+    if view.lock is None:
+        return False
+    before = known is not None and (known.lock, known.node(view.lock.node))
+    return before != (view.lock, view.node(view.lock.node))
 
 
 def _granted(node: s.Node, grant: s.Granted, now: Instant, policy: s.Policy) -> s.Step:
