@@ -1,7 +1,10 @@
 """The scripted demo: faults one after the other, what each cost, and what proves it."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
+
+import psutil
 
 from sidecar.demo.cluster import Cluster, DemoNode, until
 from sidecar.standin import witness
@@ -46,6 +49,7 @@ def _crash(cluster: Cluster) -> Result:
         node.crash()
 
     result, node = _take_away(cluster, "node crash: everything kill -9", crash, "lease expired in the store")
+    _prove("the lock was taken after its lease", lambda: _cause(cluster) == "lease expired")
     node.start()
     return result
 
@@ -56,6 +60,10 @@ def _freeze_sidecar(cluster: Cluster) -> Result:
         "sidecar frozen (SIGSTOP)",
         lambda node: node.freeze_sidecar(),
         "guard killed the server before the lease ended",
+    )
+    _prove(
+        "the server is dead, its guard lives, its sidecar is frozen",
+        lambda: _stopped(node) and not node.server() and node.guard_pid() is not None,
     )
     node.thaw()
     return result
@@ -68,6 +76,7 @@ def _freeze_everything(cluster: Cluster) -> Result:
         lambda node: node.freeze(),
         "kernel timer killed the frozen guard and its namespace",
     )
+    _prove("the frozen guard is dead, with its tree", lambda: _stopped(node) and not node.tree())
     node.thaw()
     return result
 
@@ -81,6 +90,7 @@ def _switchover(cluster: Cluster) -> Result:
     if done.returncode != 0:
         raise TimeoutError(f"switchover to {to}: exit {done.returncode}: {done.stderr.strip()}")
     cluster.await_active(before)
+    _prove("the lock was handed over", lambda: _cause(cluster) == f"switchover to {to}")
     proof = "server proven dead, lock released, then taken"
     return Result("planned switchover", before, to, _last_gap(cluster), proof)
 
@@ -95,6 +105,7 @@ def _failover(cluster: Cluster) -> Result:
     if done.returncode != 0:
         raise TimeoutError(f"failover to {to}: exit {done.returncode}: {done.stderr.strip()}")
     after = cluster.await_active(before)
+    _prove("the lock was broken", lambda: _cause(cluster).startswith("failover by "))
     cluster[before].thaw()
     proof = "lock broken, old deadline waited out"
     return Result("forced failover", before, after, _last_gap(cluster), proof)
@@ -108,6 +119,22 @@ def _take_away(
     fault(cluster[before])
     after = cluster.await_active(before)
     return Result(act, before, after, _last_gap(cluster), proof), cluster[before]
+
+
+def _prove(what: str, seen: Callable[[], bool]) -> None:
+    """Look at what the table is going to claim; raise TimeoutError when it is not to be seen."""
+    until(what, seen, SETTLED_MS)
+
+
+def _stopped(node: DemoNode) -> bool:
+    return bool(node.sidecar().status() == psutil.STATUS_STOPPED)
+
+
+def _cause(cluster: Cluster) -> str:
+    """Return why the lock changed hands last, as ``sidecar history`` has it."""
+    done = cluster.sidecar("history", "-n", "1", "-o", "json")
+    entries = json.loads(done.stdout or "[]")
+    return str(entries[0]["cause"]) if entries else ""
 
 
 def _settled(cluster: Cluster) -> str:

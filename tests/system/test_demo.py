@@ -11,6 +11,7 @@ import pytest
 
 from sidecar.demo.cluster import until
 
+INTERRUPTED = 130
 DEMO = [sys.executable, "-P", "-m", "sidecar", "demo", "--script"]
 
 
@@ -40,8 +41,9 @@ def test_script_succeeds_and_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
-def test_ended_by_a_signal_leaves_no_process(tmp_path: Path, number: int) -> None:
+@pytest.mark.parametrize("group", [False, True])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL])
+def test_ended_by_a_signal_leaves_no_process(tmp_path: Path, number: int, group: bool) -> None:
     process = subprocess.Popen(
         DEMO,
         stdin=subprocess.DEVNULL,
@@ -51,9 +53,14 @@ def test_ended_by_a_signal_leaves_no_process(tmp_path: Path, number: int) -> Non
         start_new_session=True,
     )
     until("a guard of it", lambda: any("guard.py" in " ".join(_words(pid)) for pid in of_demo(str(tmp_path))))
-    os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
-    process.wait(30)
+    os.killpg(process.pid, number) if group else process.send_signal(number)
+    status = process.wait(30)
     until("every process to be gone", lambda: not of_demo(str(tmp_path)))
+    if number == signal.SIGKILL:
+        assert status == -signal.SIGKILL
+        return
+    assert status == INTERRUPTED, "it went on to its end"
+    assert list(tmp_path.iterdir()) == []
 
 
 def _words(pid: int) -> list[str]:
