@@ -30,8 +30,6 @@ from sidecar.documents import decode
 from sidecar.errors import BadDocument, EpochBehind
 from sidecar.ports import Hold
 
-TTL_MAX_MS = 7 * 24 * 3600 * 1000  # beyond it is no TTL of ours but a mistake that would lock everybody out
-
 
 @dataclass(frozen=True, slots=True)
 class Lease:
@@ -221,12 +219,9 @@ def _lease(entries: Mapping[str, Entry]) -> tuple[Lease | None, BadDocument | No
     if LOCK not in entries:
         return None, None
     try:
-        lease = decode(LOCK, entries[LOCK].value, Lease)
-        if not 0 < lease.ttl_ms <= TTL_MAX_MS or lease.epoch < 0:
-            raise BadDocument(f"{LOCK}: impossible ttl_ms {lease.ttl_ms} or epoch {lease.epoch}")
+        return decode(LOCK, entries[LOCK].value, Lease), None
     except BadDocument as bad:
         return None, bad
-    return lease, None
 
 
 def _epoch_record(entries: Mapping[str, Entry]) -> tuple[EpochRecord, BadDocument | None]:

@@ -1,11 +1,11 @@
 """The ``consul`` section of the configuration, checked, as a client. Touches files, not the network."""
 
-import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
+from backends import _tls
 from backends._consul_client import Address, Client
 from backends.shared import known_options, text_option
 from sidecar.clock import Clock
@@ -33,7 +33,7 @@ def client(options: Mapping[str, object], clock: Clock) -> Client:
     token = text_option("consul", options, "token") or _token(text_option("consul", options, "token_file"))
     if token is not None and not (token.isascii() and token.isprintable() and " " not in token):
         raise ConfigError("consul.token_file: a token is one word of printable ASCII")
-    tls = _tls(**files) if scheme == "https" else None
+    tls = _tls.context("consul", **files) if scheme == "https" else None
     return Client(
         Address(scheme, host, port, tls), token, text_option("consul", options, "datacenter"), clock
     )
@@ -65,19 +65,3 @@ def _token(path: str | None) -> str | None:
     if not token:
         raise ConfigError(f"consul.token_file: {path} is empty")
     return token
-
-
-def _tls(ca_file: str | None, cert_file: str | None, key_file: str | None) -> ssl.SSLContext:
-    if (cert_file is None) != (key_file is None):
-        missing = "key_file" if key_file is None else "cert_file"
-        raise ConfigError(f"consul.{missing}: needed, since the other half of the pair is given")
-    try:
-        context = ssl.create_default_context(cafile=ca_file)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"consul.ca_file: {ca_file}: {error}") from error
-    if cert_file is not None:
-        try:
-            context.load_cert_chain(cert_file, key_file, password=lambda: b"")  # never ask a terminal
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"consul.cert_file: {cert_file}, {key_file}: {error}") from error
-    return context

@@ -38,6 +38,7 @@ from sidecar.errors import BackendError, Denied, NotSent, OutcomeUnknown
 
 BODY_MAX_BYTES = 32 * 1024 * 1024  # 1000 history entries are 0.5 MB; more is no answer of ours
 IDLE_MAX = 4  # kept connections: renewals, a blocking query, publishing, one command
+NEEDED = "consul.token_file has to name a token with write on the keys of the cluster"
 DETAIL_MAX = 200  # characters of an error's body that go into a message
 
 
@@ -226,7 +227,9 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # the library has no ty
             return answer
         detail = f"{self.address}: {code} {self._plain(body)}"
         if code in (401, 403):
-            raise Denied(detail)
+            raise Denied(f"{detail}: {NEEDED}")
+        if code == 404:
+            raise NotSent(f"{detail}: is that Consul's HTTP API?")
         if code == 409:
             raise self._rejected(detail, body)
         # "No leader errors are always safe to retry since no state could have been changed."
@@ -243,17 +246,23 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # the library has no ty
         except msgspec.MsgspecError:
             return NotSent(detail)
         if any("Permission denied" in e.what or "ACL not found" in e.what for e in errors):
-            return Denied(detail)
+            return Denied(f"{self.address}: permission denied: {NEEDED}")
         return Rejected(tuple(e.op_index for e in errors), self._plain("; ".join(e.what for e in errors)))
 
     def _lost(self, call: _Call, error: Exception) -> BackendError:
-        what = (
-            "no answer in time" if isinstance(error, TimeoutError) else self._plain(str(error) or repr(error))
-        )
-        if self.closed.is_set():
-            what = "closed while a call was under way"
+        what = "closed while a call was under way" if self.closed.is_set() else self._why(error)
         kind = OutcomeUnknown if call.writes else NotSent
         return kind(f"{self.address}: {what}")
+
+    def _why(self, error: Exception) -> str:
+        """Return for people what went wrong on the way, and a guess at what would help."""
+        if isinstance(error, TimeoutError):
+            return "no answer in time"
+        if isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER":
+            return "no TLS there: use http://, or the port that has it"
+        if isinstance(error, ConnectionRefusedError):
+            return "connection refused: is Consul running there?"
+        return self._plain((isinstance(error, OSError) and error.strerror) or str(error) or repr(error))
 
     def _plain(self, text: str) -> str:
         """Return *text* as part of a one-line message without the secret."""
@@ -281,8 +290,7 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # the library has no ty
         try:
             return _Connection(self._connect(left), left)
         except OSError as error:
-            reason = error.strerror or str(error)
-            raise NotSent(f"{self.address}: cannot connect: {self._plain(reason)}") from error
+            raise NotSent(f"{self.address}: cannot connect: {self._why(error)}") from error
 
     def _take(self) -> _Connection | None:
         with self._lock:

@@ -21,9 +21,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-import grpc
-
 from backends._etcd_rpc import LINEARIZABLE, UNARY, WATCH, pb
+from backends._grpc import grpc
 from sidecar.clock import Clock, left_s
 from sidecar.core.units import Instant
 from sidecar.errors import BackendError, Denied, NotSent, OutcomeUnknown
@@ -497,7 +496,10 @@ def _plain(error: Any) -> str:
     text = " ".join(str(error.details() or error.code().name).split())
     lower = text.lower()
     guesses = {
-        "connection refused": "connection refused",
+        "connection refused": "connection refused: is etcd running there?",
+        "no leader": "etcd has no leader: fewer than half of its members reach each other",
+        "user name is empty": "etcd wants a user: set etcd.username and etcd.password_file",
+        "permission denied": "permission denied: the user's role needs readwrite on the keys of the cluster",
         "name resolution": "the name cannot be resolved",
         "dns resolution": "the name cannot be resolved",
         "domain name not found": "the name cannot be resolved",
@@ -505,9 +507,10 @@ def _plain(error: Any) -> str:
         "ssl": "TLS failed (certificate, or no TLS there?)",
         "no route": "no route to host",
         "unreachable": "network unreachable",
-        "reset by peer": "connection reset (does it want TLS?)",
-        "socket closed": "connection closed",
+        "reset by peer": "connection reset (does it want TLS, https://?)",
+        "socket closed": "connection closed (does it want TLS, https://?)",
         "server preface": "no answer to the connection",
+        "settings frame": "no answer to the connection: etcd is starting, frozen, or another program",
     }
     for part, plain in guesses.items():
         if part in lower:

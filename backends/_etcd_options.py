@@ -4,9 +4,9 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-import grpc
-
+from backends import _tls
 from backends._etcd_client import Login
+from backends._grpc import grpc
 from backends.shared import known_options, text_option
 from sidecar.errors import ConfigError
 
@@ -31,9 +31,7 @@ def login(options: Mapping[str, object]) -> Login:
         raise ConfigError("etcd.endpoints: either all https or all http")
     tls = parsed[0][0]
     ca, cert, key = (_file(options, name) for name in ("ca_file", "cert_file", "key_file"))
-    if (cert is None) != (key is None):
-        raise ConfigError(f"etcd.{'key_file' if key is None else 'cert_file'}: missing; both are needed")
-    if not tls and (ca or cert):
+    if not tls and (ca or cert or key):
         raise ConfigError("etcd.endpoints: certificates are given, but the endpoints are not https")
     username, secret = text_option("etcd", options, "username"), _password(options)
     if (username is None) != (secret is None):
@@ -41,6 +39,8 @@ def login(options: Mapping[str, object]) -> Login:
         raise ConfigError(f"etcd.{missing}: missing; user name and password go together")
     credentials = None
     if tls:
+        files = {name: text_option("etcd", options, name) for name in ("ca_file", "cert_file", "key_file")}
+        _tls.context("etcd", **files)  # gRPC would say nothing of what is wrong, and only when it connects
         if ca is None and SYSTEM_CA.exists():
             ca = SYSTEM_CA.read_bytes()
         credentials = grpc.ssl_channel_credentials(ca, key, cert)

@@ -11,10 +11,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import grpc
-
 from backends._etcd_client import Client
 from backends._etcd_rpc import DELETE, after, pb
+from backends._grpc import grpc
 from sidecar.clock import Clock
 from sidecar.core.units import Instant
 from sidecar.errors import BackendError, NotSent

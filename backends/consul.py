@@ -298,6 +298,8 @@ class ConsulBackend:
     def _refresh(self, deadline: Instant) -> bool:
         began = self._board.begin()
         found = self._client.get_trees([self._prefix + key for key in VIEW_KEYS], deadline)
+        if not found:  # without rights one is shown an empty store; this call says so
+            self._client.exists(self._prefix + LOCK, deadline)
         received_at = self._clock.now()
         return self._board.take(began, self._entries(found), received_at)
 

@@ -1,7 +1,8 @@
 """Documents in the backend: JSON with ``"v": 1``, read strictly and written canonically.
 
 A field that is not known here is ignored, so that a newer node may add one; a missing or mistyped
-one, or another ``v``, makes the document unreadable as a whole. Nothing is ever guessed.
+one, an epoch or a TTL that cannot be, or another ``v``, makes the document unreadable as a whole.
+Nothing is ever guessed.
 """
 
 from typing import TypeVar
@@ -12,6 +13,10 @@ from sidecar.errors import BadDocument
 
 VERSION = 1
 SIZE_MAX_BYTES = 64 * 1024  # far above any document of ours; Consul refuses values over 512 KB
+
+EPOCH_MAX = (1 << 53) - 1  # exact in every JSON reader; a cluster never gets there, a typing mistake does
+TTL_MAX_MS = 7 * 24 * 3600 * 1000  # beyond it is no TTL of ours but a mistake that would lock everybody out
+LIMITS = {"epoch": (0, EPOCH_MAX), "mark": (0, EPOCH_MAX), "ttl_ms": (1, TTL_MAX_MS)}
 
 T = TypeVar("T")
 
@@ -41,6 +46,11 @@ def decode(key: str, raw: bytes, kind: type[T]) -> T:
                 f"{key}: document version {version} is not known to this sidecar; "
                 "upgrade it, or restore the key"
             )
-        return msgspec.json.decode(raw, type=kind)
+        value = msgspec.json.decode(raw, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BadDocument(f"{key}: not a readable document ({error})") from error
+    for name, (least, most) in LIMITS.items():
+        number = getattr(value, name, least)
+        if not least <= number <= most:
+            raise BadDocument(f"{key}: impossible {name} {number}")
+    return value

@@ -43,7 +43,8 @@ def page(found: "Document", here: str, width: int) -> str:
     assert isinstance(nodes, list)
     assert isinstance(notices, list)
     active = f"{found['active']} is active" if found["active"] else "nobody is active"
-    title = f"cluster {found['cluster']} on {found['backend']}: {active}, epoch {found['epoch']}"
+    epoch = "?" if found["epoch"] is None else found["epoch"]
+    title = f"cluster {found['cluster']} on {found['backend']}: {active}, epoch {epoch}"
     lines = printing.wrap("", title, width)
     lines += [
         printing.paint(line, "yellow") for notice in notices for line in printing.wrap("! ", notice, width)

@@ -18,14 +18,21 @@ def status(view: View, *, cluster: str, backend: str, now_unix_ms: int) -> Docum
     return {
         "cluster": cluster,
         "backend": backend,
-        "paused": view.settings.paused,
+        "paused": None if "settings" in view.unreadable else view.settings.paused,
         "active": view.holder.node if view.holder is not None else None,
-        "epoch": view.epoch.epoch,
+        "epoch": _epoch(view),
         "pending": _pending(view.request, now_unix_ms),
         "nodes": [_node(r, now_unix_ms) for r in sorted(view.nodes, key=lambda record: record.node)],
         "paused_nodes": sorted(view.settings.paused_nodes),
         "notices": notices(view),
     }
+
+
+def _epoch(view: View) -> int | None:
+    """Return the epoch of the lock while it is held, which knows best, else the last one given out."""
+    if view.holder is not None:
+        return view.holder.epoch
+    return None if "epoch" in view.unreadable else view.epoch.epoch
 
 
 def notices(view: View) -> list[str]:

@@ -68,6 +68,7 @@ class Shell:
         self._files = Lane("files")
         self._health = Health("request or history")
         self._published: object = None
+        self._unreadable: set[str] = set()
         self._stats: tuple[Instant, ServerStats | None] = (Instant(0), None)
         self._process: psutil.Process | None = None
 
@@ -84,6 +85,8 @@ class Shell:
             for action in actions:
                 self._carry_out(action)
             self._tell(before, seen, now)
+            if isinstance(seen, s.Seen):
+                self._tell_unreadable(set(seen.view.unreadable))
             if isinstance(self.node.phase, s.Finished):
                 return self.node.phase
             seen = self._next(wake_at(self.node, now, self.policy))
@@ -196,6 +199,13 @@ class Shell:
                 self._closing.wait(self.policy.retry_ms / 1000)
 
     # What others get to know.
+
+    def _tell_unreadable(self, keys: set[str]) -> None:
+        for key in sorted(keys - self._unreadable):
+            emit(Raised(text=f"the key {key} holds no document known here; the last good one counts"))
+        for key in sorted(self._unreadable - keys):
+            emit(Notice(text=f"the key {key} can be read again, or is gone"))
+        self._unreadable = keys
 
     def _tell(self, before: s.Node, seen: s.Observation, now: Instant) -> None:
         old, new = before.phase, self.node.phase

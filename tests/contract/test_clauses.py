@@ -489,12 +489,13 @@ def test_c13_unreadable_keys_are_named_and_the_rest_is_shown(
     assert a.read(deadline=soon()).versions["request"] == changed
 
 
+@pytest.mark.parametrize("text", ["garbage", '{"v": 1, "epoch": 100000000000000000}'])
 @pytest.mark.parametrize("key", ["lock", "epoch"])
 def test_c13_an_unreadable_lock_or_epoch_is_not_free(
-    a: Backend, store: Store, namespace: str, key: str
+    a: Backend, store: Store, namespace: str, key: str, text: str
 ) -> None:
     give(a, take(a, "a", store.ttl_ms).hold)
-    store.put(namespace, key, "garbage")
+    store.put(namespace, key, text)
     with pytest.raises(BadDocument, match=key):
         a.acquire("a", "a-1", store.ttl_ms, floor=NO_EPOCH, deadline=soon())
 
@@ -522,8 +523,9 @@ def test_c13_a_readable_lock_is_not_broken_at_epoch_0(a: Backend, b: Backend, st
     a.renew(grant.hold, deadline=soon())
 
 
-def test_c13_raising_mends_an_unreadable_epoch(a: Backend, store: Store, namespace: str) -> None:
-    store.put(namespace, "epoch", "garbage")
+@pytest.mark.parametrize("text", ["garbage", '{"v": 1, "epoch": 100000000000000000}'])
+def test_c13_raising_mends_an_unreadable_epoch(a: Backend, store: Store, namespace: str, text: str) -> None:
+    store.put(namespace, "epoch", text)
     assert a.raise_epoch(Epoch(5), ttl_ms=store.ttl_ms, by="operator", deadline=soon()) == 5
     assert a.read(deadline=soon()).epoch.epoch == 5
 

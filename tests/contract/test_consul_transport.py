@@ -345,7 +345,7 @@ def test_a_real_consul_with_acls(to: Callable[..., ConsulBackend], tmp_path: Pat
         assert isinstance(grant, Grant)
         with pytest.raises(Denied):
             stranger.renew(grant.hold, deadline=soon())
-        for call in ("acquire", "write", "renew"):
+        for call in ("acquire", "write", "renew", "read"):
             with pytest.raises(Denied):  # sees an empty store, and may not write: never NotHolder
                 CALLS[call](nobody, soon())
         assert allowed.renew(grant.hold, deadline=soon()).hold == grant.hold

@@ -440,12 +440,13 @@ def test_a_name_that_cannot_be_resolved(namespace: str) -> None:
         ({"endpoints": ["http://a:1"], "ca_file": "/etc/hostname"}, "etcd.endpoints"),
         ({"endpoints": ["https://a:1"], "ca_file": "/no/such/file"}, "etcd.ca_file: /no/such/file"),
         ({"endpoints": ["https://a:1"], "cert_file": "/etc/hostname"}, "etcd.key_file"),
+        ({"endpoints": ["https://a:1"], "ca_file": "/etc/hostname"}, "etcd.ca_file: /etc/hostname"),
         ({"username": "x"}, "etcd.password_file"),
         ({"username": 7}, "etcd.username"),
     ],
 )
 def test_options_are_checked(options: dict[str, object], says: str) -> None:
-    with pytest.raises(ConfigError, match=says):
+    with pytest.raises(ConfigError, match=says):  # a file that is none is not left to gRPC, which is silent
         load_backend("etcd")(BackendSettings("c", options, PREFIX), BootClock())
 
 
