@@ -8,6 +8,7 @@ the reader of stdout is gone  nothing                               0
 anything else                 sidecar: error: internal error: …     1, traceback with SIDECAR_DEBUG=1
 """
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -139,6 +140,8 @@ def _explain(error: Exception) -> int:
 
     if isinstance(error, SidecarError):
         return fail(str(error), error.exit_code)
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
+        return fail(f"the output cannot be written: {error.strerror}", 1)
     detail = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     return fail(f"internal error: {detail}; {DEBUG_VARIABLE}=1 shows where", 1)
 

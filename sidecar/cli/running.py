@@ -28,6 +28,9 @@ def run(config: Path | None, keep_server: bool) -> int:
     Competes for the lock, runs the server as active or standby, and ends it before its lease does. SIGTERM:
     stop the server, release the lock, exit. SIGHUP: read the configuration again.
     """
+    import signal
+
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nothing to reload yet, and no reason to end
     configuration = options.load_config(config)
     from sidecar.runtime.main import Mode
     from sidecar.runtime.main import run as supervise

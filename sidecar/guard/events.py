@@ -51,6 +51,7 @@ class AdoptedRun:
     deadline_at: Instant
     started_at: Instant
     server_pid: int | None
+    keeper_pid: int | None  # of the host; the whole tree is below it
     note: object
     stopping: bool
 
@@ -113,4 +114,9 @@ class Output:
     dropped: int = 0
 
 
-GuardEvent = Started | StartFailed | Exited | OrderRefused | GuardLost | Output
+@dataclass(frozen=True, slots=True)
+class ClientBroken:
+    """The client's thread has ended by an error of its own: no event will come any more, nor any proof."""
+
+
+GuardEvent = Started | StartFailed | Exited | OrderRefused | GuardLost | Output | ClientBroken

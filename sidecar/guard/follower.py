@@ -24,6 +24,7 @@ from sidecar.errors import GuardError
 from sidecar.guard import connect, proof, wire
 from sidecar.guard.events import (
     AdoptedRun,
+    ClientBroken,
     Enforcement,
     Exited,
     GuardEvent,
@@ -178,7 +179,7 @@ class Follower:
                 self._poll()
         except Exception:  # outermost frame of the thread
             _log.exception("guard client")
-            self._emit(GuardLost("error in the guard client"))
+            self._emit(ClientBroken())
         finally:
             with self._lock:
                 for one in (self._connection, self._lost, self._next, self._run):
@@ -360,7 +361,7 @@ def _same(one: wire.Frame, other: wire.Frame) -> bool:
 
 
 def _adopted_run(frame: wire.Frame) -> AdoptedRun:
-    server_pid = frame["server_pid"]
+    server_pid, keeper_pid = frame["server_pid"], frame["keeper_pid"]
     return AdoptedRun(
         run=wire.text(frame, "run"),
         role=wire.text(frame, "role"),
@@ -368,6 +369,7 @@ def _adopted_run(frame: wire.Frame) -> AdoptedRun:
         deadline_at=Instant(wire.whole(frame, "deadline_ms")),
         started_at=Instant(wire.whole(frame, "started_at_ms")),
         server_pid=server_pid if isinstance(server_pid, int) else None,
+        keeper_pid=keeper_pid if isinstance(keeper_pid, int) else None,
         note=frame["note"],
         stopping=frame["state"] == "stopping",
     )

@@ -27,10 +27,10 @@ from sidecar.runtime.locking import LockLane, hold_from_note
 from sidecar.runtime.marks import MarkFile
 from sidecar.runtime.policy import kind_of, policy_of, watching_of
 from sidecar.runtime.serving import ServerLane, Serving, note_text, stop_signal_number
-from sidecar.runtime.shell import Reload, Shell
+from sidecar.runtime.shell import Broken, Reload, Shell
 from sidecar.runtime.watching import Publisher, Watcher
 
-Inbox = SimpleQueue[s.Observation | Reload]
+Inbox = SimpleQueue[s.Observation | Reload | Broken]
 WITHDRAW_WITHIN_MS = 500
 
 
@@ -119,6 +119,7 @@ class _Node:
             note=lambda epoch: self._shell.note(epoch),
             watching=lambda: self._watching,
             output=self._output,
+            broken=lambda what: self._inbox.put(Broken(what)),
         )
         try:
             self._check_server()
@@ -130,7 +131,7 @@ class _Node:
     def _check_server(self) -> None:
         """Look at the server's files, and for a second supervisor; a server that was found is our own."""
         found = self._servers.adopted
-        ours = [found.server_pid] if found is not None and found.server_pid is not None else []
+        ours = [found.keeper_pid] if found is not None and found.keeper_pid is not None else []
         for text in self._kind.check(ours):
             events.emit(events.Notice(text=text))
 

@@ -50,6 +50,7 @@ class ServerLane:
         note: Callable[[Epoch], str | None],
         watching: Callable[[], Watching],
         output: Callable[[str, str], None],
+        broken: Callable[[str], None],
     ) -> None:
         self._kind = kind
         self._serving = serving
@@ -58,6 +59,7 @@ class ServerLane:
         self._note = note
         self._watching = watching
         self._output = output
+        self._broken = broken
         self._names: dict[str, s.Run] = {}
         self._roles: dict[s.Run, Role] = {}
         self._deadlines: dict[s.Run, Instant] = {}
@@ -95,6 +97,13 @@ class ServerLane:
         early, self._early = self._early or [], None
         for event in early:
             self._on_event(event)
+        if found is None:
+            self._rest()
+
+    def _rest(self) -> None:
+        """Give a server that is not run as standby that role all the same, should somebody start it."""
+        if self._kind.standby == "stopped":
+            self._lane.put(self._be_standby)
 
     def server(self) -> tuple[int, Instant] | None:
         """Return pid and start of the running server."""
@@ -141,6 +150,12 @@ class ServerLane:
 
     # On the lane's thread.
 
+    def _be_standby(self) -> None:
+        try:
+            self._kind.prepare("standby")
+        except SidecarError as error:
+            emit(Raised(text=f"the server is down but still has the role of an active one: {error}"))
+
     def _start(self, order: s.StartServer) -> None:
         try:
             if self._lost:
@@ -173,6 +188,9 @@ class ServerLane:
             self._gone(order.run, None, str(error))
         except OSError as error:
             self._gone(order.run, None, f"{error.filename or 'server'}: {error.strerror or error}")
+        except Exception as error:  # whether it was started is not known: the next sidecar finds out
+            LOG.exception("internal_error")
+            self._broken(f"server lane: {error!r}")
 
     def _environment(self, order: s.StartServer, added: Mapping[str, str]) -> dict[str, str]:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
@@ -198,6 +216,8 @@ class ServerLane:
                 if dropped:
                     self._output("stderr", f"{dropped} lines of the server's output were dropped")
                 self._output(stream, line)
+            case g.ClientBroken():
+                self._broken("guard client")
             case g.GuardLost(reason):
                 self._lost = True
                 emit(Raised(text=f"guard lost: {reason}; its server dies with it"))
@@ -228,6 +248,8 @@ class ServerLane:
         self._names = {name: known for name, known in self._names.items() if known != run}
         self._pids.pop(run, None)
         emit(ServerEnded(run=run, status=status, reason=reason))
+        if self._roles[run] == "active":
+            self._rest()
         self._post(s.ServerGone(run, status, reason))
 
 

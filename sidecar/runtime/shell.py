@@ -1,12 +1,13 @@
 """The shell: one queue of observations, one thread that decides, lanes that carry out.
 
 Whatever happens in here, the guard kills an active server at its deadline: an error in this process
-can cost a failover, never a second active. An unexpected exception while deciding ends the process,
-and the server is left to the guard and the next sidecar.
+can cost a failover, never a second active. An unexpected exception while deciding, or in what deals
+with the guard, ends the process, and the server is left to the guard and the next sidecar.
 """
 
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
 import psutil
@@ -34,6 +35,13 @@ class Reload:
     """Put on the queue by SIGHUP."""
 
 
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """Put on the queue by a part that cannot go on, so that what it would tell will never come."""
+
+    what: str
+
+
 class Shell:
     """Runs one node until it is finished."""
 
@@ -48,7 +56,7 @@ class Shell:
         locks: LockLane,
         servers: ServerLane,
         marks: MarkFile,
-        inbox: "SimpleQueue[s.Observation | Reload]",
+        inbox: "SimpleQueue[s.Observation | Reload | Broken]",
         publish_soon: Callable[[], None],
         reload: Callable[[s.Policy], s.Policy],
     ) -> None:
@@ -74,8 +82,10 @@ class Shell:
 
     def run(self) -> s.Finished:
         """Decide until there is nothing left to decide."""
-        seen: s.Observation | Reload = s.Tick()
+        seen: s.Observation | Reload | Broken = s.Tick()
         while True:
+            if isinstance(seen, Broken):
+                raise RuntimeError(f"internal error: {seen.what}")
             if isinstance(seen, Reload):
                 self.policy = self._reload(self.policy)
                 seen = s.Tick()
@@ -109,7 +119,7 @@ class Shell:
             server=self._server_stats(),
         )
 
-    def _next(self, until: Instant) -> s.Observation | Reload:
+    def _next(self, until: Instant) -> s.Observation | Reload | Broken:
         try:
             return self._inbox.get(timeout=left_s(until, self._clock))
         except Empty:
@@ -171,7 +181,8 @@ class Shell:
             self._inbox.put(s.AnswerFailed())
         state = answer.request.state
         if state in FINISHED:
-            emit(Notice(text=f"{answer.request.kind} {answer.request.id}: {state}: {answer.request.reason}"))
+            why = f": {answer.request.reason}" if answer.request.reason else ""
+            emit(Notice(text=f"{answer.request.kind} {answer.request.id}: {state}{why}"))
 
     def _record_change(self, record: s.RecordChange) -> None:
         change = record.change

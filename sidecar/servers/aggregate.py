@@ -86,7 +86,7 @@ class AggregateKind:
 
     def default_probe(self) -> Probe:
         """Connect to both."""
-        found = serverxml.read(self._file)
+        found = self._settings()
         return TcpProbe((found.client_port, found.web_port), _hosts(found.server_ip), self._clock)
 
     def self_activated_probe(self) -> Probe:

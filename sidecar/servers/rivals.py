@@ -24,7 +24,7 @@ _SCRIPT_BYTES = 64 * 1024
 def processes(home: Path, ours: Collection[int] = ()) -> list[str]:
     """Return the servers that run from *home* and are neither below one of *ours* nor above this process.
 
-    *ours*: the guard's pid, whose descendants are the server that the sidecar itself started.
+    *ours*: the keeper's pid, whose descendants are the server that the sidecar itself started.
     """
     home = Path(os.path.realpath(home))
     known = _family(ours)

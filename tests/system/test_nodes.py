@@ -6,9 +6,11 @@ at the end of every test, judges overlap. Not covered here: networks (test_conta
 alone (test_guard*.py).
 """
 
+import json
 import os
 import signal
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import psutil
@@ -160,6 +162,63 @@ def test_keep_server_leaves_it_to_the_next_run(patient_pair: Cluster) -> None:
     assert server_pid(node) == pid
 
 
+@pytest.mark.parametrize("patient_pair", ["local"], indirect=True)
+def test_restarted_sidecar_adopts_a_server_whose_launcher_is_gone(patient_pair: Cluster) -> None:
+    """As a launcher that daemonises leaves it; that server must not look like a second supervisor's."""
+    before = patient_pair.await_active()
+    node = patient_pair[before]
+    node.terminate()
+    launcher = node.home / "ag_server_console"
+    launcher.write_text(launcher.read_text().replace('"$@"', '"$@" &').replace("exit $?", "exit 0"))
+    other = patient_pair.await_active(before)
+    patient_pair[other].terminate()
+    node.start()
+    patient_pair.await_active(other)
+    pid = server_pid(node)
+
+    assert node.process is not None
+    node.process.kill()
+    node.process.wait()
+    node.start()
+    until("adoption", lambda: "after=serving cause=ServerReady" in _after_adoption(node))
+    assert server_pid(node) == pid
+    patient_pair[other].start()
+
+
+def test_a_stopped_standby_is_left_with_a_role_that_does_no_harm(tmp_path: Path, namespace: str) -> None:
+    """Else whatever starts it outside the lock, an init script at boot, makes a second active."""
+    backend = {"backend": "local", "local": {"path": str(tmp_path / "store.db")}}
+    with running(tmp_path, backend, namespace, settings={"server": {"standby": "stopped"}}) as cluster:
+
+        def role(name: str) -> int:
+            text = (cluster[name].home / "server.xml").read_text()
+            return int(text.partition("<clusterRole>")[2].partition("<")[0])
+
+        before = cluster.await_active()
+        other = next(name for name in cluster.nodes if name != before)
+        until("the roles in the files", lambda: (role(before), role(other)) == (1, 2))
+        done = cluster.sidecar("switchover", "--yes")
+        assert done.returncode == 0, done.stderr
+        until("the roles in the files", lambda: (role(before), role(other)) == (2, 1))
+
+
+@pytest.mark.parametrize("pair", STORES, indirect=True)
+def test_history_tells_each_change_by_its_cause(pair: Cluster) -> None:
+    """Whether the watch or the answer of the store comes first."""
+    names = [pair.await_active()]
+    for _ in range(4):
+        done = pair.sidecar("switchover", "--yes")
+        assert done.returncode == 0, done.stderr
+        names.append(pair.await_active(names[-1]))
+
+    def told() -> bool:
+        entries = json.loads(pair.sidecar("history", "-n", "4", "-o", "json").stdout)
+        found = [(e["from"], e["to"], e["cause"]) for e in reversed(entries)]
+        return found == [(a, b, f"switchover to {b}") for a, b in pairwise(names)]
+
+    until("the history to tell it", told)
+
+
 def test_crashed_server_is_restarted_in_place(local_pair: Cluster) -> None:
     before = local_pair.await_active()
     pid = server_pid(local_pair[before])
@@ -291,6 +350,9 @@ def test_garbage_in_the_store_stops_nobody(store: Etcd | Consul, tmp_path: Path,
         until("two leases to pass", lambda: CLOCK.now() - put_at > 2 * TTL_MS)
         assert cluster.serving() == before
         assert len(epochs(cluster)) == 1
+        log = cluster[before].log.read_text()
+        for key in ("request", "settings", "nodes/node-x"):
+            assert log.count(f"the key {key} holds no document") == 1
 
 
 def test_wiped_store_is_refused(tmp_path: Path, namespace: str) -> None:
