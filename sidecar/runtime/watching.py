@@ -13,6 +13,7 @@ from sidecar.ports import Backend
 from sidecar.runtime.lanes import JOIN_WITHIN_S, Health
 
 LONG_POLL_MS = 30_000
+SETTLE_S = 0.03  # a takeover changes a node's record several times; the lock's own calls go first
 RETRY_FIRST_S, RETRY_MAX_S = 0.05, 1.0  # jittered; the others' restart storms hit the store together
 
 
@@ -86,7 +87,7 @@ class Publisher:
         self._ttl_ms = ttl_ms
         self._timeout_ms = request_timeout_ms
         self._changed = threading.Event()
-        self._closing = False
+        self._closing = threading.Event()
         self._thread = threading.Thread(target=self._publish, name="publish", daemon=True)
         self._thread.start()
 
@@ -96,14 +97,14 @@ class Publisher:
 
     def close(self) -> None:
         """Stop publishing; the call under way ends first."""
-        self._closing = True
+        self._closing.set()
         self._changed.set()
         self._thread.join(JOIN_WITHIN_S)
 
     def _publish(self) -> None:
         health = Health("publish")
         pause_s = self._ttl_ms / 1000 / 3  # as C12 asks: two may fail before the record expires
-        while not self._closing:
+        while not self._closing.is_set():
             self._changed.clear()
             try:
                 deadline = Instant(self._clock.now() + self._timeout_ms)
@@ -113,4 +114,5 @@ class Publisher:
                 health.ill(error)
             except Exception:  # outermost frame of the thread
                 LOG.exception("internal_error")
-            self._changed.wait(pause_s)
+            if self._changed.wait(pause_s):
+                self._closing.wait(SETTLE_S)
