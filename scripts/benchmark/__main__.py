@@ -9,12 +9,13 @@ from pathlib import Path
 from benchmark import results
 from benchmark.footprint import footprint
 from benchmark.planned import command_line, switchover
-from benchmark.takeover import command_killed, crash, crash_consul, terminated
+from benchmark.takeover import command_killed, crash, crash_consul, own_start, terminated
 
 MEASURES = {
     "footprint": footprint,
     "cli": command_line,
     "switchover": switchover,
+    "own-start": own_start,
     "command": command_killed,
     "sigterm": terminated,
     "crash": crash,

@@ -6,6 +6,7 @@ command line, which names the folder. Pids are host pids: the witness tells thos
 
 import contextlib
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -216,7 +217,7 @@ class Pair:
             _until(
                 "both nodes are up", lambda: all(map(self.subject.up, self.nodes.values())), FIRST_WITHIN_S
             )
-        time.sleep(SETTLE_S)
+        time.sleep(random.uniform(SETTLE_S, 2 * SETTLE_S))  # else in step with what is done every second
 
     def active(self) -> Node:
         """Return the node whose command was started last."""
@@ -243,6 +244,17 @@ class Pair:
         active = self.active()
         at_ns = fault(active)
         return (self.await_open(at_ns, within_s, but=active.name).at_ns - at_ns) / 1e6
+
+
+def await_first(tail: Tail) -> Opened:
+    """Return the first start that *tail* sees.
+
+    Raises:
+        Unmeasured: There was none.
+    """
+    opened = _until("a first line of the command", lambda: next(iter(tail.read()), None), GONE_WITHIN_S)
+    assert isinstance(opened, Opened)
+    return opened
 
 
 def _worker(witness: Path) -> list[str]:

@@ -247,10 +247,10 @@ class ServerLane:
         self._prober.forget(run)
         self._names = {name: known for name, known in self._names.items() if known != run}
         self._pids.pop(run, None)
-        emit(ServerEnded(run=run, status=status, reason=reason))
         if self._roles[run] == "active":
-            self._rest()
+            self._rest()  # in the lane before the next start
         self._post(s.ServerGone(run, status, reason))
+        emit(ServerEnded(run=run, status=status, reason=reason))
 
 
 def stop_signal_number(name: str) -> int:
