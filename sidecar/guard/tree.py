@@ -17,6 +17,10 @@ import signal
 
 from sidecar.guard import kernel
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TextIO
+
 TOKEN_VARIABLE = "SIDECAR_GUARD_TOKEN"  # noqa: S105 - a marker, not a secret
 """In the server's environment: by it strays are found when keeper and guard are both gone."""
 
@@ -138,17 +142,24 @@ class Cgroup:
         """
         try:
             with open(f"{self.path}/cgroup.events", encoding="utf-8") as file:  # noqa: PTH123
-                return "populated 1" in file.read()
-        except OSError as error:
-            # ENODEV: removed between open and read (kernfs: an open file outlives its node).
-            if error.errno in {errno.ENOENT, errno.ENODEV}:
-                return False
-            raise
+                return tells_populated(file)
+        except FileNotFoundError:
+            return False
 
     def remove(self) -> None:
         """Remove it when it is empty."""
         with contextlib.suppress(OSError):
             os.rmdir(self.path)  # noqa: PTH106
+
+
+def tells_populated(events: TextIO) -> bool:
+    """Tell what an open ``cgroup.events`` says; False when its cgroup was removed meanwhile."""
+    try:
+        return "populated 1" in events.read()
+    except OSError as error:
+        if error.errno == errno.ENODEV:  # kernfs: an open file outlives its node, without content
+            return False
+        raise
 
 
 def _mount_point() -> str:

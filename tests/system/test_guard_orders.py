@@ -14,7 +14,6 @@ import stat
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 import pytest
 
@@ -615,17 +614,12 @@ def test_the_instants_of_a_run() -> None:
     assert terms.kill_ms == 9500
 
 
-def test_a_cgroup_removed_while_it_is_read_is_an_empty_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cgroup_removed_while_it_is_read_is_an_empty_one() -> None:
     """The kernel answers ENODEV then: an open file of cgroupfs outlives its folder, without content."""
     cgroup = tree.Cgroup.make(f"sidecar-test-{os.getpid()}")
     if cgroup is None:
         unavailable("needs a cgroup (v2) of its own")
-
-    def opened_then_removed(name: str, encoding: str) -> IO[str]:
-        file = Path(name).open(encoding=encoding)  # noqa: SIM115 - handed on
+    with (Path(cgroup.path) / "cgroup.events").open(encoding="utf-8") as events:
         cgroup.remove()
-        return file
-
-    monkeypatch.setattr(tree, "open", opened_then_removed, raising=False)
+        assert not tree.tells_populated(events)
     assert not cgroup.populated()
-    assert not Path(cgroup.path).exists()
