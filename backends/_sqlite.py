@@ -1,12 +1,13 @@
 """The SQLite file of the local backend: opening it, its keys inside a transaction, its errors."""
 
+import errno
 import os
 import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+from tempfile import mkstemp
 
 from backends.shared import EPOCH, HISTORY_KEEP, LOCK
 from sidecar.clock import Clock
@@ -121,21 +122,42 @@ def make(path: Path) -> None:
     Raises:
         NotSent: The log of a file that is not there is.
     """
-    with suppress(FileNotFoundError):
-        if path.stat().st_size > 0:
-            return
+    if _is_there(path):
+        return
     left = [log.name for log in logs(path) if log.exists()]
-    if left:
+    if left and not _is_there(path):  # else another process has made it meanwhile, and the logs are its
         raise NotSent(f"{path}: gone, but not its {' and '.join(left)}: put it back, or delete those too")
     with closing(sqlite3.connect(":memory:")) as empty:
         empty.executescript(SCHEMA)
         content = empty.serialize()
-    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-        with suppress(FileExistsError):  # another process made it
-            os.link(file.name, path)
+    descriptor, new = mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    try:
+        with open(descriptor, "wb") as file:  # noqa: PTH123 - closed before it has its name: see fcntl(2)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        _name(new, path)
+    finally:
+        os.unlink(new)  # noqa: PTH108
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.stat().st_size > 0
+    except FileNotFoundError:
+        return False
+
+
+def _name(new: str, path: Path) -> None:
+    """Give a file its name unless another process was quicker."""
+    with suppress(FileExistsError):
+        try:
+            os.link(new, path)
+        except OSError as error:
+            if error.errno not in {errno.EPERM, errno.ENOTSUP, errno.ENOSYS}:
+                raise
+            # no hard links here, as on vfat: an empty file, which `File.prepare` fills
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
 
 
 def logs(path: Path) -> tuple[Path, Path]:

@@ -34,8 +34,9 @@ def context(
 
 
 def _reason(error: Exception) -> str:
-    if getattr(error, "library", None) == "X509":
+    told = getattr(error, "reason", None)  # of an ssl.SSLError, as OpenSSL names it
+    if told == "KEY_VALUES_MISMATCH":
         return "certificate and key do not match"
-    if getattr(error, "library", None) is not None:
-        return "not PEM, or not what it should be"
+    if told is not None:
+        return f"not PEM, or not what it should be ({told})"
     return (error.strerror if isinstance(error, OSError) else None) or str(error)

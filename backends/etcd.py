@@ -261,9 +261,12 @@ class EtcdBackend:
             raise NotSent(f"{self._client.address}: no time left before it was asked")
         while True:
             until = deadline
-            if _orphan(self._watcher.latest.keys) is not None:  # it will not change by itself
+            latest = self._watcher.latest
+            if (
+                _orphan(latest.keys) is not None and self._number(latest) <= revision
+            ):  # nothing else will come
                 until = Instant(min(deadline, self._clock.now() + ADOPT_MS))
-                self._adopt(self._watcher.latest.keys, until)
+                self._adopt(latest.keys, until)
             snapshot = self._watcher.wait(lambda latest: self._number(latest) > revision, until)
             if snapshot is not None:
                 return self._view(snapshot)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import assert_never
 
 from sidecar.core import state as s
-from sidecar.core.candidate import go_at, paused, stray, willing
+from sidecar.core.candidate import go_at, held_back, paused, stray, willing
 from sidecar.core.moves import after_failure, be_lost, give_back, start, start_standby, stop
 from sidecar.core.requests import hear
 from sidecar.core.units import Instant
@@ -47,7 +47,8 @@ def _overdue(
 
 def _maintenance(memory: s.Memory, policy: s.Policy) -> bool:
     """Tell whether starting a server has to wait; the restart an operator asked for does not."""
-    return paused(memory, policy) and memory.restart_request is None
+    asked = memory.restart_request
+    return held_back(memory, policy) and (asked is None or memory.answered == (asked, "failed"))
 
 
 # With the lock
@@ -105,7 +106,7 @@ def _renew(node: s.Node, phase: s.Holding, now: Instant) -> s.Step | None:
 def _patience_over(node: s.Node, phase: s.Holding, now: Instant, policy: s.Policy) -> s.Step | None:
     if isinstance(phase, s.Promoting | s.Stopping):
         return _overdue(node, phase, phase.kill_at, now)
-    if not isinstance(phase, s.Starting) or now < phase.until or _maintenance(node.memory, policy):
+    if not isinstance(phase, s.Starting) or now < phase.until or paused(node.memory, policy):
         return None
     reason = f"server was not ready within {policy.start_timeout_ms} ms"
     memory, after = after_failure(node.memory, reason, now, policy, starting=True)

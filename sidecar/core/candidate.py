@@ -22,14 +22,19 @@ def held_back(memory: Memory, policy: Policy) -> bool:
 
 
 def paused(memory: Memory, policy: Policy) -> bool:
-    """Tell whether this node has to keep still, being in maintenance.
+    """Tell whether this node must not take the lock, being in maintenance.
 
-    Not while a hand-over is carried out: a pause that comes after its confirmation would leave it half
-    done, with nobody active.
+    Not where it is needed to finish a hand-over: a pause that comes after its confirmation would leave
+    it half done, with nobody active. A node that is paused by itself is needed only when it is named.
     """
-    view = memory.view
-    confirmed = view is not None and (request := under_way(view)) and request.state == "confirmed"
-    return held_back(memory, policy) and not confirmed
+    return held_back(memory, policy) and not _needed(memory.view, policy.node)
+
+
+def _needed(view: View | None, node: str) -> bool:
+    request = None if view is None else under_way(view)
+    if view is None or request is None or request.state != "confirmed":
+        return False
+    return node in (request.source, request.to) or node not in view.settings.paused_nodes
 
 
 def epoch_behind(memory: Memory) -> bool:

@@ -76,7 +76,7 @@ def _react(node: s.Node, seen: s.Observation, now: Instant, policy: s.Policy) ->
             return _seen(node, view, now, policy)
         case s.Granted():
             if isinstance(phase, s.Serving):
-                memory = replace(memory, trouble=None)  # elsewhere it is of the server: why it is down
+                memory = replace(memory, trouble=None)
             return _granted(s.Node(phase, replace(memory, call=None)), seen, now, policy)
         case s.Taken():
             retry_at = Instant(now + policy.retry_ms)
@@ -91,7 +91,9 @@ def _react(node: s.Node, seen: s.Observation, now: Instant, policy: s.Policy) ->
             return s.Step(s.Node(phase, replace(memory, call=None, call_at=now, owed=owed)))
         case s.CallFailed(reason, lasting):
             pause_ms = policy.renew_every_ms if lasting else policy.retry_ms
-            memory = replace(memory, call=None, call_at=Instant(now + pause_ms), trouble=reason)
+            memory = replace(memory, call=None, call_at=Instant(now + pause_ms))
+            if not isinstance(phase, s.Starting | s.Waiting | s.Stopping):  # there it is of the server
+                memory = replace(memory, trouble=reason)
             return s.Step(s.Node(phase, memory))
         case s.ServerReady(run):
             return _ready(node, run, now)
@@ -149,8 +151,10 @@ def _gave_sign(known: View | None, view: View) -> bool:
     """Tell whether the holder has shown itself since *known*: by the lock, or by what it says of itself."""
     if view.lock is None:
         return False
-    before = known is not None and (known.lock, known.node(view.lock.node))
-    return before != (view.lock, view.node(view.lock.node))
+    if known is None or known.lock != view.lock:
+        return True
+    record = view.node(view.lock.node)  # one that has expired is no sign
+    return record is not None and record != known.node(record.node)
 
 
 def _granted(node: s.Node, grant: s.Granted, now: Instant, policy: s.Policy) -> s.Step:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from sidecar.core import state as s
-from sidecar.core.candidate import best_other, paused, under_way
+from sidecar.core.candidate import best_other, held_back, under_way
 from sidecar.core.units import Epoch, Instant
 
 
@@ -91,7 +91,7 @@ def after_failure(
 
     A candidate of a switchover that fails to start hands back at once. With nobody to hand over
     to, the budget does not end: the lock stays, restarts go on at the longest pause. In maintenance
-    nothing is handed over.
+    nothing is handed over, but by a candidate.
     """
     within = Instant(now - policy.restart_within_ms)
     failures = (*(at for at in memory.failures if at > within), now)[-(policy.restart_attempts + 1) :]
@@ -99,9 +99,9 @@ def after_failure(
     view = memory.view
     request = None if view is None else under_way(view)
     rolls_back = starting and request is not None and request.to == policy.node
-    if memory.quit is None and paused(memory, policy):
-        return memory, s.Again(now)  # it stays down, and the lock where it is, until the end of the pause
     spent = len(failures) > policy.restart_attempts
+    if held_back(memory, policy) and not rolls_back:
+        spent = False  # it stays down, and the lock where it is, until the end of the pause
     other = None if view is None else best_other(view, policy.node)
     if memory.quit is not None or ((spent or rolls_back) and other is not None):
         cool_until = Instant(now + policy.backoff_max_ms)

@@ -71,7 +71,7 @@ def _switchover(node: s.Node, request: Request, now: Instant, policy: s.Policy) 
         case "accepted":
             return _abandon(node, request, "the command did not confirm it", now, policy)
         case _:
-            if held_back(node.memory, policy):
+            if held_back(node.memory, policy) or view.settings.holds_back(request.to or policy.node):
                 return answer(node, request, "failed", "paused before it began; nothing was stopped")
             kill_at = Instant(now + policy.stop_timeout_ms)
             return stop(node, s.GiveUp(f"switchover to {request.to}"), kill_at)
@@ -144,4 +144,6 @@ def _restarted(node: s.Node, request: Request, now: Instant, policy: s.Policy) -
     gave_up = isinstance(phase, s.Idle) and (
         now < memory.cool_until or now < memory.standby_at or policy.standby == "stopped"
     )
+    if isinstance(phase, s.Waiting) and held_back(memory, policy):  # where one try is all it gets
+        gave_up = bool(memory.failures) and memory.failures[-1] >= memory.request_since
     return answer(node, request, "failed", memory.trouble or "the server did not start") if gave_up else None

@@ -78,8 +78,9 @@ def _enclosed(enclosure: list[str]) -> int:
         received = signal.sigwaitinfo({*PASSED_ON, signal.SIGCHLD})
         # one from the terminal (a code above 0) has reached the whole process group already
         if received.si_signo != signal.SIGCHLD and received.si_code <= 0:
-            for inner in psutil.Process(outer.pid).children():
-                inner.send_signal(received.si_signo)
+            with contextlib.suppress(psutil.Error):  # it has just ended
+                for inner in psutil.Process(outer.pid).children():
+                    inner.send_signal(received.si_signo)
     return outer.returncode if outer.returncode >= 0 else 128 - outer.returncode
 
 

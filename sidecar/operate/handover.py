@@ -72,12 +72,17 @@ def judge_handover(view: View, request: Request, over: bool) -> Verdict:
 
 
 def serves(view: View) -> bool:
-    """Tell whether the holder of the lock says that its server runs as active, at the lock's epoch."""
+    """Tell whether the holder of the lock says that its server runs as active, at the lock's epoch.
+
+    One that was paused meanwhile shows that instead; then it counts that it has concluded the hand-over.
+    """
     holder = view.holder
     record = view.node(holder.node) if holder is not None else None
-    if holder is None or record is None:
+    if holder is None or record is None or (record.role, record.epoch) != ("active", holder.epoch):
         return False
-    return (record.role, record.state, record.epoch) == ("active", "running", holder.epoch)
+    request = view.request
+    concluded = request is not None and request.state == "done" and request.epoch < holder.epoch
+    return record.state == "running" or (record.state == "paused" and concluded)
 
 
 def restart(desk: Desk, node: str, timeout_ms: int, tell: Tell) -> Done:

@@ -154,7 +154,7 @@ class ServerLane:
         try:
             self._kind.prepare("standby")
         except SidecarError as error:
-            emit(Raised(text=f"the server is down but still has the role of an active one: {error}"))
+            emit(Raised(text=f"the standby's role could not be given to the stopped server: {error}"))
 
     def _start(self, order: s.StartServer) -> None:
         try:

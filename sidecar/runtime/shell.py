@@ -213,7 +213,8 @@ class Shell:
 
     def _tell_unreadable(self, keys: set[str]) -> None:
         for key in sorted(keys - self._unreadable):
-            emit(Raised(text=f"the key {key} holds no document known here; the last good one counts"))
+            meanwhile = "it counts as held" if key == "lock" else "the last good one counts"
+            emit(Raised(text=f"the key {key} holds no document known here; {meanwhile}"))
         for key in sorted(self._unreadable - keys):
             emit(Notice(text=f"the key {key} can be read again, or is gone"))
         self._unreadable = keys

@@ -489,8 +489,19 @@ def test_c13_unreadable_keys_are_named_and_the_rest_is_shown(
     assert a.read(deadline=soon()).versions["request"] == changed
 
 
-@pytest.mark.parametrize("text", ["garbage", '{"v": 1, "epoch": 100000000000000000}'])
-@pytest.mark.parametrize("key", ["lock", "epoch"])
+HELD = {"v": 1, "node": "a", "instance": "a-1", "epoch": 7, "ttl_ms": 1_000, "state": "held"}
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("lock", "garbage"),
+        ("lock", json.dumps(HELD | {"epoch": 10**17})),
+        ("lock", json.dumps(HELD | {"ttl_ms": 10**15})),
+        ("epoch", "garbage"),
+        ("epoch", json.dumps({"v": 1, "epoch": 10**17})),
+    ],
+)
 def test_c13_an_unreadable_lock_or_epoch_is_not_free(
     a: Backend, store: Store, namespace: str, key: str, text: str
 ) -> None:

@@ -440,7 +440,7 @@ def test_a_name_that_cannot_be_resolved(namespace: str) -> None:
         ({"endpoints": ["http://a:1"], "ca_file": "/etc/hostname"}, "etcd.endpoints"),
         ({"endpoints": ["https://a:1"], "ca_file": "/no/such/file"}, "etcd.ca_file: /no/such/file"),
         ({"endpoints": ["https://a:1"], "cert_file": "/etc/hostname"}, "etcd.key_file"),
-        ({"endpoints": ["https://a:1"], "ca_file": "/etc/hostname"}, "etcd.ca_file: /etc/hostname"),
+        ({"endpoints": ["https://a:1"], "ca_file": "/etc/hostname"}, "etcd.ca_file: /etc/hostname: not PEM"),
         ({"username": "x"}, "etcd.password_file"),
         ({"username": 7}, "etcd.username"),
     ],

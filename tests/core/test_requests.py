@@ -10,7 +10,7 @@ import pytest
 
 from sidecar.core import state as s
 from sidecar.core.decide import decide
-from sidecar.core.model import NodeRecord, Request, RequestKind, RequestState
+from sidecar.core.model import NodeRecord, Request, RequestKind, RequestState, Settings
 from sidecar.core.units import Epoch
 from tests.core.made import (
     BUSY,
@@ -60,6 +60,28 @@ def test_a_switchover_confirmed_after_the_pause_stops_nothing() -> None:
     after = hear(serving(), request(state="confirmed"), paused=True)
     assert isinstance(after.node.phase, s.Serving)
     assert answers(after) == [("failed", "paused before it began; nothing was stopped")]
+
+
+def test_a_handover_frees_no_node_that_is_paused_by_itself() -> None:
+    """Only the nodes it names: the others may be in maintenance since long before."""
+    policy = replace(POLICY, node="c", instance="c/1", priority=200)
+    asked = request("failover", "confirmed", to=None)
+    free = replace(view(nodes=(other("b"),), request=asked), settings=Settings(paused_nodes=("c",)))
+    idle = s.Node(s.Idle(), s.Memory(mark=EPOCH, spent=EPOCH))
+    seen = decide(idle, s.Seen(free), NOW, policy)
+    later = decide(seen.node, s.Tick(), at(20_000), policy)
+    assert seen.actions == later.actions == ()
+
+
+def test_a_restart_in_maintenance_that_fails_is_told_and_not_tried_for_ever() -> None:
+    asked = request("restart", "confirmed", source="a", to=None)
+    seen = s.Seen(view(lock(), nodes=(B,), request=asked, paused=True))
+    memory = replace(BUSY, restart_request="r1", view=seen.view, request_since=NOW)
+    failed = step(s.Starting(LEASE, 3, at(60_000)), s.ServerGone(3, 1), memory, after_ms=10)
+    assert answers(failed) == [("failed", "server ended with status 1")]
+    later = decide(failed.node, s.Tick(), at(4_000), POLICY)
+    assert isinstance(later.node.phase, s.Waiting)
+    assert [action for action in later.actions if isinstance(action, s.StartServer)] == []
 
 
 @pytest.mark.parametrize("node", ["b", "a"])

@@ -138,4 +138,6 @@ def _in_maintenance(memory: s.Memory, name: str) -> bool:
     if view is None or not view.settings.holds_back(name):
         return False
     request = view.request
-    return request is None or request.kind == "restart" or request.state != "confirmed"
+    if request is None or request.kind == "restart" or request.state != "confirmed":
+        return True
+    return name not in (request.source, request.to) and name in view.settings.paused_nodes
