@@ -57,6 +57,21 @@ def test_the_time_without_an_active_is_what_was_seen_of_it(two: Stage) -> None:
     assert gap.length_ms == 1_000
 
 
+def test_a_switchover_that_is_paused_meanwhile_is_done_when_it_was_concluded(two: Stage) -> None:
+    """The new active shows that it is paused, perhaps never that it runs."""
+
+    def play() -> None:
+        two.accept("node-b")
+        two.release()
+        two.acquire("node-b", state="paused")
+        two.answer("done", "node-b is active")
+
+    with two.acting(play):
+        done = switchover(two)
+
+    assert (done.node, done.epoch) == ("node-b", 2)
+
+
 def test_a_refusal_of_the_active_is_passed_on(two: Stage) -> None:
     def play() -> None:
         two.await_request("asked")

@@ -323,7 +323,8 @@ def test_a_node_that_gave_up_wants_no_failback_until_it_served() -> None:
 
 def test_why_a_server_is_down_is_not_forgotten_at_the_next_renewal() -> None:
     gone = step(serving(), s.ServerGone(3, 1))
-    renewed = decide(gone.node, grant(sent_after_ms=10), at(20), POLICY)
+    hiccup = decide(gone.node, s.CallFailed("no answer in time"), at(10), POLICY)
+    renewed = decide(hiccup.node, grant(sent_after_ms=10), at(20), POLICY)
     assert (
         shown(renewed.node, POLICY, after_ms=20).message == "Restarting in place: server ended with status 1"
     )
@@ -533,6 +534,13 @@ def test_bug_a_change_was_told_without_its_cause_when_the_watch_was_faster(relea
     assert fast == slow
     assert (fast.previous, fast.cause, fast.lock_ms) == ("b", released or "lease expired", 20)
     assert fast.detect_ms == (0 if released else 10)
+
+
+def test_a_node_whose_record_expires_has_given_no_sign_of_life() -> None:
+    alive = s.Seen(view(lock("b"), by="b", nodes=(other("b"),)))
+    record_gone, lock_gone = s.Seen(view(lock("b"), by="b")), s.Seen(view(by="b"))
+
+    assert told(alive, record_gone, lock_gone, grant(8)).detect_ms == 20
 
 
 @pytest.mark.parametrize("released", ["lost, server proven dead", None])
