@@ -262,9 +262,8 @@ class EtcdBackend:
         while True:
             until = deadline
             latest = self._watcher.latest
-            if (
-                _orphan(latest.keys) is not None and self._number(latest) <= revision
-            ):  # nothing else will come
+            unleased = _orphan(latest.keys) is not None
+            if unleased and self._number(latest) <= revision:  # no news would come of it by itself
                 until = Instant(min(deadline, self._clock.now() + ADOPT_MS))
                 self._adopt(latest.keys, until)
             snapshot = self._watcher.wait(lambda latest: self._number(latest) > revision, until)

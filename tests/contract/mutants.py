@@ -239,8 +239,8 @@ MUTANTS = (
     Mutant(
         "etcd: who only waits leaves a broken lock without a lease",
         "backends/etcd.py",
-        "if _orphan(latest.keys) is not None and",
-        "if False and",
+        "unleased = _orphan(latest.keys) is not None",
+        "unleased = False",
         f"{ETCD} -k only_waits",
     ),
     Mutant(
