@@ -10,7 +10,8 @@ from backends._grpc import grpc
 from backends.shared import known_options, text_option
 from sidecar.errors import ConfigError
 
-OPTIONS = ("endpoints", "ca_file", "cert_file", "key_file", "username", "password_file", "password")
+FILES = ("ca_file", "cert_file", "key_file")
+OPTIONS = ("endpoints", *FILES, "username", "password_file", "password")
 DEFAULT_ENDPOINT = "http://127.0.0.1:2379"
 DEFAULT_PORT = 2379
 SYSTEM_CA = Path("/etc/ssl/certs/ca-certificates.crt")
@@ -30,7 +31,7 @@ def login(options: Mapping[str, object]) -> Login:
     if len({tls for tls, _ in parsed}) != 1:
         raise ConfigError("etcd.endpoints: either all https or all http")
     tls = parsed[0][0]
-    ca, cert, key = (_file(options, name) for name in ("ca_file", "cert_file", "key_file"))
+    ca, cert, key = (_file(options, name) for name in FILES)
     if not tls and (ca or cert or key):
         raise ConfigError("etcd.endpoints: certificates are given, but the endpoints are not https")
     username, secret = text_option("etcd", options, "username"), _password(options)
@@ -39,8 +40,8 @@ def login(options: Mapping[str, object]) -> Login:
         raise ConfigError(f"etcd.{missing}: missing; user name and password go together")
     credentials = None
     if tls:
-        files = {name: text_option("etcd", options, name) for name in ("ca_file", "cert_file", "key_file")}
-        _tls.context("etcd", **files)  # gRPC would say nothing of what is wrong, and only when it connects
+        names = {name: text_option("etcd", options, name) for name in FILES}
+        _tls.context("etcd", **names)  # gRPC would say nothing of what is wrong, and only when it connects
         if ca is None and SYSTEM_CA.exists():
             ca = SYSTEM_CA.read_bytes()
         credentials = grpc.ssl_channel_credentials(ca, key, cert)

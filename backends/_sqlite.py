@@ -24,7 +24,7 @@ create table if not exists keys (
 create table if not exists revisions (cluster text primary key, revision integer not null) without rowid;
 create table if not exists home (device integer not null, inode integer not null);
 """
-TABLES = 3
+TABLES = SCHEMA.count("create table")
 
 Row = tuple[str, bytes, int, int | None, str | None]  # key, value, version, expires_at, boot
 

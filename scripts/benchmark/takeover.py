@@ -61,7 +61,6 @@ def command_killed(folder: Path, quick: bool) -> list[Row]:
 def own_start(folder: Path, quick: bool) -> list[Row]:
     """The measured command alone, without any lock: what its interpreter adds to every takeover here."""
     row = Row("start of the measured command alone", "no lock", "ms")
-    folder.mkdir(exist_ok=True)
     for number in range(5 if quick else 40):
         path = folder / f"witness-{number}"
         tail, begun = Tail(path), now_ns()

@@ -43,7 +43,7 @@ def page(found: "Document", here: str, width: int) -> str:
     assert isinstance(nodes, list)
     assert isinstance(notices, list)
     active = f"{found['active']} is active" if found["active"] else "nobody is active"
-    epoch = "?" if found["epoch"] is None else found["epoch"]
+    epoch = printing.epoch(found["epoch"])
     title = f"cluster {found['cluster']} on {found['backend']}: {active}, epoch {epoch}"
     lines = printing.wrap("", title, width)
     lines += [

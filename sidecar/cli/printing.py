@@ -100,6 +100,11 @@ def _cell(text: str) -> str:
     return text if len(text) <= CELL_MAX else text[: CELL_MAX - 1] + "…"
 
 
+def epoch(value: object) -> str:
+    """Return an epoch for people; ``?`` for one that cannot be read."""
+    return "?" if value is None else str(value)
+
+
 def seconds(value: object) -> str:
     """Return a number of seconds for a table."""
     if not isinstance(value, int | float):

@@ -118,7 +118,7 @@ def _line(found: "Document") -> str:
     nodes = cast("list[Document]", found["nodes"])
     pending = cast("Document | None", found["pending"])
     active = f"{found['active']} is active" if found["active"] else "nobody is active"
-    parts = [f"{active}, epoch {'?' if found['epoch'] is None else found['epoch']}", *map(_node, nodes)]
+    parts = [f"{active}, epoch {printing.epoch(found['epoch'])}", *map(_node, nodes)]
     if pending is not None:
         parts.append(f"{pending['kind']} {pending['state']}")
     return "; ".join(parts)
