@@ -111,7 +111,8 @@ def failover(config: Path | None, to: str | None, raise_epoch: bool, timeout: in
     with options.open_desk(configuration) as desk:
         what: Plan | RaisePlan
         if raise_epoch:
-            what = operation.plan_raise(desk.read(), _own_mark(configuration))
+            mark = _own_mark(configuration)
+            what = operation.plan_raise(operation.await_free(desk, desk.read(), mark, say), mark)
             question = f"Raise the epoch to at least {what.floor}?"
         else:
             what = operation.plan(desk, desk.read(), to)

@@ -138,7 +138,10 @@ def _fail_back(node: s.Node, phase: s.Holding, now: Instant, policy: s.Policy) -
     better = [
         record.node
         for record in memory.view.nodes
-        if record.failback and record.available and record.priority > policy.priority
+        if record.failback
+        and record.available
+        and record.priority > policy.priority
+        and record.node != memory.declined
     ]
     name = min(better, default=None)
     if name is None:
@@ -149,7 +152,7 @@ def _fail_back(node: s.Node, phase: s.Holding, now: Instant, policy: s.Policy) -
         return None
     after = s.GiveUp(f"failback to {name}")
     kill_at = Instant(now + policy.stop_timeout_ms)
-    return stop(s.Node(phase, replace(memory, better=None)), after, kill_at)
+    return stop(s.Node(phase, replace(memory, better=None, declined=name)), after, kill_at)
 
 
 # Without the lock

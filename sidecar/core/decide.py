@@ -125,6 +125,7 @@ def _seen(node: s.Node, view: View, now: Instant, policy: s.Policy) -> s.Step:
         broken=view.lock if view.lock is not None and view.lock.state == "broken" else memory.broken,
         request_since=now if asked_anew else memory.request_since,
         answered=None if asked_anew else memory.answered,
+        declined=memory.declined if _still_declines(memory.declined, view) else None,
     )
     request = view.request
     if request is None or request.id != memory.restart_request or request.state in FINISHED:
@@ -145,6 +146,13 @@ def _vacant_since(memory: s.Memory, view: View, now: Instant) -> Instant | None:
         return None
     same = memory.view is not None and memory.view.epoch == view.epoch
     return memory.vacant_since if same and memory.vacant_since is not None else now
+
+
+def _still_declines(node: str | None, view: View) -> bool:
+    """Tell whether *node* is there as it was when it did not take the lock that was left to it."""
+    record = None if node is None else view.node(node)
+    held = view.lock is not None and view.lock.node == node
+    return record is not None and record.available and not held
 
 
 def _gave_sign(known: View | None, view: View) -> bool:

@@ -244,6 +244,7 @@ class Memory:
     request_since: Instant = Instant(0)  # when the request was first seen in its present state
     restart_request: str | None = None  # id of the restart this node is carrying out
     better: tuple[str, Instant] | None = None  # a preferred node that is ready, and since when
+    declined: str | None = None  # a preferred node that was handed the lock, and did not take it
     trouble: str | None = None  # last refusal of the store or failure of the server, for status
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from sidecar.clock import wall_ms
 from sidecar.core.model import LockRecord, NodeRecord, Request, RequestState, View
-from sidecar.core.units import NO_EPOCH, Epoch, Instant
+from sidecar.core.units import NO_EPOCH, Epoch, Instant, silence_ms
 from sidecar.errors import BackendError, Conflict, Failed, OutcomeUnknown, Refused, TimedOut
 from sidecar.operate import words
 from sidecar.operate.asking import UNSURE, Done, Gap, Not, Tell, Verdict, new_request, so_far
@@ -19,6 +19,8 @@ from sidecar.operate.handover import serves
 
 BREAK_WITHIN_MS = 10_000
 """How long a break whose outcome is unknown is asked about, and asked again."""
+EXPIRY_MS = 3_000
+"""How much later than its time a lock may end: the store takes a second, and the news travels."""
 
 
 class Plan(NamedTuple):
@@ -231,6 +233,30 @@ class RaisePlan(NamedTuple):
     risks: tuple[str, ...]
 
 
+def await_free(desk: Desk, view: View, own_mark: Epoch, tell: Tell) -> View:
+    """Watch the lock of a store whose epoch is behind until it is free, or its holder had its time to show.
+
+    A restored store may hold the lock of somebody who is gone. Where it keeps no leases (Consul) only who
+    watches can tell, and no node takes over from an older epoch: without this it would stand for ever.
+    """
+    lock = view.lock
+    if lock is None or view.vacant or _floor(view, own_mark) <= view.epoch.epoch:
+        return view
+    within_ms = silence_ms(lock.ttl_ms) + EXPIRY_MS
+    tell(
+        f"{lock.node or 'somebody'} has the lock at epoch {lock.epoch}; "
+        f"watching for {words.span(within_ms)} whether it is still renewed"
+    )
+    follower, until = Follower(desk, view), desk.after(within_ms)
+    while not follower.view.vacant and desk.clock.now() < until and not desk.halted():
+        follower.newer(until)
+    return follower.view
+
+
+def _floor(view: View, own_mark: Epoch) -> Epoch:
+    return max([own_mark, *(record.mark for record in view.nodes)])
+
+
 def plan_raise(view: View, own_mark: Epoch) -> RaisePlan:
     """Return to what the store's epoch has to be raised.
 
@@ -238,7 +264,7 @@ def plan_raise(view: View, own_mark: Epoch) -> RaisePlan:
         Refused: It is not behind, or somebody holds the lock.
     """
     marks = {record.node: record.mark for record in view.nodes}
-    floor = max([own_mark, *marks.values()])
+    floor = _floor(view, own_mark)
     store = view.epoch.epoch
     holder = view.holder
     if holder is not None:
@@ -293,6 +319,8 @@ def _raise(desk: Desk, floor: Epoch, until: Instant) -> Epoch:
         try:
             return desk.backend.raise_epoch(floor, ttl_ms=desk.ttl_ms, by=desk.by, deadline=until)
         except Conflict as error:
+            if unsure:  # a try whose answer was lost may have done it, and others have gone on from there
+                raise TimedOut(f"it is unknown whether the epoch is raised: {error}; {UNSURE}") from error
             raise Failed(f"the epoch is not raised: {error}") from error
         except BackendError as error:
             unsure = unsure or isinstance(error, OutcomeUnknown)

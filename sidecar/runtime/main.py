@@ -55,7 +55,7 @@ def run(config: Config, mode: Mode, reload: Callable[[], Config] | None = None) 
         outlet = events.configure(config.log.level, as_json=config.log.format == "json")
         stack.callback(outlet.close)
         stack.enter_context(_only_one(Path(config.paths.run)))
-        return _Node(config, mode, reload, stack, outlet).run()
+        return Sidecar(config, mode, reload, stack, outlet).run()
 
 
 def _only_one(run_dir: Path) -> IO[str]:
@@ -86,7 +86,7 @@ def _only_one(run_dir: Path) -> IO[str]:
     return file
 
 
-class _Node:
+class Sidecar:
     """One node of a cluster, put together."""
 
     def __init__(

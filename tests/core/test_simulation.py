@@ -14,9 +14,12 @@ from collections import Counter
 
 import pytest
 
+from sidecar.config import timing
 from sidecar.core import state as s
-from sidecar.core.units import usable_ms
-from tests.core.simulation.world import World
+from sidecar.operate.asking import Done
+from sidecar.operate.maintenance import Changed
+from tests.core.simulation.commands import Command, Order
+from tests.core.simulation.world import Mercy, World
 
 FIRST = int(os.environ.get("SIMULATION_FIRST", "0"))
 BATCHES, BATCH = 10, int(os.environ.get("SIMULATION_BATCH", "50"))
@@ -82,10 +85,8 @@ def test_what_matters_has_happened() -> None:
 
 def quiet(seed: int) -> World:
     """Return a world in which nothing goes wrong, after its first election."""
-    world = World(seed, harshness=0, faults=0)
-    for host in world.hosts:
-        host.healthy = True
-    world.loop.run(3 * world.ttl_ms)
+    world = World(seed, Mercy(good_servers=True), harshness=0, faults=0)
+    world.advance(3 * world.ttl_ms)
     return world
 
 
@@ -99,9 +100,9 @@ def test_a_healthy_cluster_elects_once_and_stays(seed: int) -> None:
     world = quiet(seed)
 
     name = active(world)
-    world.loop.run(20 * world.ttl_ms)
+    world.advance(20 * world.ttl_ms)
 
-    if not world.hosts[0].policy.failback:
+    if not world.failback:
         assert active(world) == name
         assert world.loop.counts["acquisition"] == 1
 
@@ -109,20 +110,20 @@ def test_a_healthy_cluster_elects_once_and_stays(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(30))
 def test_an_outage_inside_the_lease_stops_nothing(seed: int) -> None:
     world = quiet(seed)
-    policy = world.hosts[0].policy
-    spare_ms = usable_ms(policy.ttl_ms) - policy.renew_every_ms - policy.stop_grace_ms
-    spare_ms -= policy.kill_margin_ms + policy.request_timeout_ms
-    outage_ms = (spare_ms - policy.retry_ms) * 98 // 100 - 20  # clocks, and the call that succeeds
-    start_ms = world.loop.now + world.loop.random.randint(0, 2 * policy.renew_every_ms)
+    config = world.config(world.hosts[0])
+    promised = {figure.name: figure.ms for figure in timing.figures(config)}["outage_ridden"]
+    assert promised is not None
+    outage_ms = promised * 98 // 100 - 40  # clocks, threads that are woken late, and the call that succeeds
+    start_ms = world.loop.now + world.loop.random.randint(0, 2 * config.lock.renew_every_ms)
 
-    world.loop.run(start_ms)
+    world.advance(start_ms)
     before, epoch = active(world), world.store.content.epoch.epoch
     if seed % 2:
         world.store.frozen_until = start_ms + outage_ms
     else:
         for host in world.hosts:
             host.cut_until = start_ms + outage_ms
-    world.loop.run(start_ms + 2 * policy.ttl_ms)
+    world.advance(start_ms + 2 * world.ttl_ms)
 
     assert (active(world), world.store.content.epoch.epoch) == (before, epoch)
     assert world.loop.counts["changes recorded"] == epoch
@@ -134,12 +135,20 @@ def test_a_server_that_crashes_within_its_budget_restarts_in_place(seed: int) ->
     name, epoch = active(world), world.store.content.epoch.epoch
     host = next(host for host in world.hosts if host.name == name)
 
-    for _ in range(host.policy.restart_attempts):
+    for _ in range(world.config(host).server.restarts.attempts):
         for tree in list(host.trees):
             host.server_died(tree)
-        world.loop.run(world.loop.now + world.ttl_ms)
+        world.advance(world.loop.now + world.ttl_ms)
 
     assert (active(world), world.store.content.epoch.epoch) == (name, epoch)
+
+
+def command(world: World, kind: str, to: str | None) -> Command:
+    """Return a command that has been given, by somebody who waits for its answer."""
+    given = world.commands.give(Order(kind, to, 30_000, 0, None, None), world.hosts[0])
+    while not given.answered:
+        world.advance(world.loop.now + 100)
+    return given
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -147,36 +156,43 @@ def test_a_switchover_changes_the_active_exactly_once(seed: int) -> None:
     world = quiet(seed)
     name, epoch = active(world), world.store.content.epoch.epoch
     to = next(host.name for host in world.hosts if host.name != name)
-    world.operators.sober = True
 
-    world.operators.switchover(to)
-    world.loop.run(world.loop.now + 2 * world.ttl_ms)
+    given = command(world, "switchover", to)
 
-    request = world.store.content.request
-    assert request is not None
-    assert request.state == "done"
-    if not world.hosts[0].policy.failback:
-        assert (active(world), world.store.content.epoch.epoch) == (to, epoch + 1)
+    assert isinstance(given.answer, Done)
+    assert (given.answer.node, given.answer.epoch) == (to, epoch + 1)
+    assert active(world) == to
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_a_host_that_crashes_is_replaced_at_once_when_its_lease_is_over(seed: int) -> None:
+def test_no_command_is_left_unsure_where_nothing_goes_wrong(seed: int) -> None:
+    world = quiet(seed)
+    standby = next(host.name for host in world.hosts if host.name != active(world))
+
+    for kind, to in (("pause", None), ("resume", None), ("restart", standby), ("failover", None)):
+        given = command(world, kind, to)
+        assert isinstance(given.answer, Done | Changed), (kind, given.answer)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_host_that_crashes_is_replaced_within_what_validate_promises(seed: int) -> None:
     world = quiet(seed)
     name = active(world)
     host = next(host for host in world.hosts if host.name == name)
-    shell = world.shells[name]
-    assert shell is not None
-    shell.crash()
+    node = world.nodes[name]
+    assert node is not None
+    node.kill()
     if host.guard is not None:
         host.guard.die()
     crashed = world.loop.now
 
     while not world.serving() and world.loop.now < crashed + 3 * world.ttl_ms:
-        world.loop.run(world.loop.now + 50)
+        world.advance(world.loop.now + 50)
 
-    took_ms = world.loop.now - crashed
-    stop_and_start_ms, hold_back_ms = 900, 2 * host.policy.hold_back_ms
-    assert took_ms < world.ttl_ms * 103 // 100 + 400 + stop_and_start_ms + hold_back_ms
+    config = world.config(host)
+    promised = {figure.name: figure.ms or 0 for figure in timing.figures(config)}["node_crash"]
+    start_ms, ranks = 500, len(world.hosts) - 2  # a server that behaves, and those who let others go first
+    assert world.loop.now - crashed < promised * 101 // 100 + ranks * timing.hold_back_ms(config) + start_ms
 
 
 def test_a_schedule_replays_exactly() -> None:
@@ -187,4 +203,4 @@ def test_a_schedule_replays_exactly() -> None:
         stories.append(world.loop.story())
 
     assert stories[0] == stories[1]
-    assert any(isinstance(shell.node.phase, s.Serving) for shell in world.shells.values() if shell)
+    assert any(isinstance(node.phase, s.Serving) for node in world.nodes.values() if node)

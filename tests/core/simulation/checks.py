@@ -3,33 +3,34 @@
 from sidecar.core import state as s
 from sidecar.core.advance import LEASE_OVER
 from sidecar.core.model import Request
-from sidecar.core.units import NO_EPOCH, Epoch
+from sidecar.core.units import NO_EPOCH, Epoch, Instant
+from tests.core.simulation.facts import Facts
 from tests.core.simulation.host import Host, Tree
 from tests.core.simulation.loop import Loop, Violation
-from tests.core.simulation.shell import Shell
+from tests.core.simulation.node import Node
 
 STEP_MS = 50
+ROUTINE = (s.Renew, s.ExtendServer)  # left out of the story
 ACTIVATED_MAX_MS = 250  # beyond a probe's period: how long a standby that activated itself may live
 
 
 class Checks:
-    def __init__(self, loop: Loop, hosts: list[Host]) -> None:
-        self.loop, self.hosts = loop, hosts
+    def __init__(self, loop: Loop, hosts: list[Host], facts: Facts) -> None:
+        self.loop, self.hosts, self.facts = loop, hosts, facts
         self.started: dict[str, Epoch] = {}  # highest epoch of an active server, per node
-        self.states: dict[str, list[str]] = {}  # of each request, as written to the store
         for host in hosts:
             host.on_started = self.server_started
             host.violation = self.violation
 
     def violation(self, text: str) -> Violation:
-        return Violation(f"seed {self.loop.seed}, at {self.loop.now} ms: {text}\n{self.loop.story()}")
+        return self.loop.fail(Violation(text))
 
     def server_started(self, host: Host, tree: Tree) -> None:
         if tree.role != "active":
             return
         for other in self.hosts:
             for running in other.trees:
-                if running is not tree and running.role == "active":
+                if running is not tree and running.role == "active" and not running.suspended:
                     raise self.violation(f"S1: {tree} of {host.name} beside {running} of {other.name}")
             if other is not host and self.started.get(other.name, NO_EPOCH) >= tree.epoch:
                 raise self.violation(f"S3: {tree} of {host.name} is not newer than one of {other.name}")
@@ -39,7 +40,7 @@ class Checks:
 
     def released(self, instance: str, epoch: Epoch, cause: str) -> None:
         for host in self.hosts:
-            if not instance.startswith(host.name + "/"):
+            if not instance.startswith(host.name + "-"):
                 continue
             if any(tree.role == "active" and tree.epoch == epoch for tree in host.trees):
                 raise self.violation(f"S2: {host.name} releases epoch {epoch} ({cause}) under its server")
@@ -47,22 +48,22 @@ class Checks:
     def acquired(self, node: str, epoch: Epoch) -> None:
         self.loop.tell("store", f"gives epoch {epoch} to {node}")
 
-    def request_written(self, request: Request) -> None:
-        states = self.states.setdefault(request.id, [])
-        if request.state in ("refused", "abandoned") and "confirmed" in states:
-            raise self.violation(f"T1: {request} was confirmed before")
-        states.append(request.state)
+    def woke_up(self, host: Host) -> None:
+        """A server that slept with its host must not be active beside another when it wakes up."""
+        for tree in host.trees:
+            for other in self.hosts:
+                for running in other.trees:
+                    if other is not host and running.role == tree.role == "active" and not running.suspended:
+                        raise self.violation(
+                            f"S1: {tree} of {host.name} wakes up beside {running} of {other.name}"
+                        )
 
-    def store_replaced(self, request: Request | None) -> None:
-        """What was written to the store after its snapshot has never been, as far as it knows."""
-        if request is not None:
-            states = self.states.get(request.id, [])
-            self.states[request.id] = states[: len(states) - states[::-1].index(request.state)]
-
-    def decided(
-        self, shell: Shell, seen: s.Observation, before: s.Node, actions: tuple[s.Action, ...]
-    ) -> None:
-        node, name = shell.node, shell.host.name
+    def decided(self, sidecar: Node, seen: s.Observation, before: s.Node, step: s.Step, now: Instant) -> None:
+        node, name, actions = step.node, sidecar.host.name, step.actions
+        self.loop.cells[type(before.phase).__name__, type(seen).__name__] += 1
+        routine = type(node.phase) is type(before.phase) and all(isinstance(a, ROUTINE) for a in actions)
+        if not routine:
+            self.loop.tell(name, (now, seen, "→", node.phase, actions))
         if node.memory.mark < before.memory.mark:
             raise self.violation(f"S3: the mark of {name} went back")
         if node.memory.mark > before.memory.mark and actions[:1] != (s.SaveMark(node.memory.mark),):
@@ -71,12 +72,12 @@ class Checks:
             if isinstance(action, s.Acquire) and _in_maintenance(node.memory, name):
                 raise self.violation(f"{name} asks for the lock in maintenance")
             if isinstance(action, s.Answer):
-                self._answered(shell, before.phase, action.request)
+                self._answered(sidecar, before.phase, node.phase, action.request)
         phase = node.phase
         if phase is not before.phase:
-            self._moved(shell, before.phase, phase, node.memory)
+            self._moved(sidecar, before.phase, phase, node.memory)
 
-    def _moved(self, shell: Shell, before: s.Phase, phase: s.Phase, memory: s.Memory) -> None:
+    def _moved(self, sidecar: Node, before: s.Phase, phase: s.Phase, memory: s.Memory) -> None:
         if isinstance(before, s.Holding) and isinstance(phase, s.Ending | s.Idle):
             if memory.trouble == LEASE_OVER:
                 self.loop.counts[f"lease over in {type(before).__name__}"] += 1
@@ -87,11 +88,11 @@ class Checks:
         if not isinstance(phase.after, s.GiveUp) or not phase.after.cause.startswith("switchover"):
             return
         request = memory.view.request if memory.view is not None else None
-        if request is None or "confirmed" not in self.states[request.id]:
-            raise self.violation(f"T1: {shell.host.name} hands over though nobody confirmed {request}")
+        if request is None or "confirmed" not in self.facts.states[request.id]:
+            raise self.violation(f"T1: {sidecar.name} hands over though nobody confirmed {request}")
 
-    def _answered(self, shell: Shell, before: s.Phase, request: Request) -> None:
-        phase, name = shell.node.phase, shell.host.name
+    def _answered(self, sidecar: Node, before: s.Phase, phase: s.Phase, request: Request) -> None:
+        name = sidecar.name
         # having answered, it may already be leaving again (failback)
         serving = isinstance(phase, s.Serving) or (
             isinstance(phase, s.Stopping) and isinstance(before, s.Serving | s.Starting)
@@ -116,18 +117,23 @@ class Checks:
             raise self.violation(f"T1: {name}, {phase}, says {request}")
         self.loop.counts[f"answer: {request.kind} {request.state}"] += 1
 
-    def killed_at_deadline(self, shell: Shell, tree: Tree) -> None:
+    def killed_at_deadline(self, sidecar: Node, tree: Tree) -> None:
         """An active is asked to stop before it is killed, unless nobody could ask."""
-        since = self.loop.now - shell.policy.stop_grace_ms * 102 // 100
-        could_ask = max(shell.born_at, shell.frozen_until, shell.guard.frozen_until) < since
-        if tree.role == "active" and could_ask:
-            raise self.violation(f"the {tree} of {shell.host.name} is killed without having been asked")
+        guard, state = sidecar.host.guard, sidecar.state
+        if guard is None or state is None or tree.role != "active" or isinstance(state.phase, s.Finished):
+            return
+        since = self.loop.now - sidecar.config().lock.stop_grace_ms * 102 // 100
+        begun = max(sidecar.began_at, sidecar.frozen_until, guard.frozen_until, sidecar.host.suspended_until)
+        if begun < since:
+            raise self.violation(f"the {tree} of {sidecar.name} is killed without having been asked")
 
-    def activated(self, host: Host, tree: Tree, shell: Shell | None, visible_ms: int = 0) -> int:
+    def activated(self, host: Host, tree: Tree, sidecar: Node | None, visible_ms: int = 0) -> int:
         """Return for how long somebody able to act could have seen it; too long is a violation."""
-        able = shell is not None and shell.alive and not shell.frozen and not shell.guard.frozen
+        guard = host.guard
+        able = sidecar is not None and sidecar.state is not None and sidecar.alive and not sidecar.frozen
+        able = able and guard is not None and not guard.frozen and not host.suspended
         visible_ms += STEP_MS if able else 0
-        if visible_ms > host.policy.ttl_ms // 5 + ACTIVATED_MAX_MS:
+        if visible_ms > host.times.ttl_ms // 5 + ACTIVATED_MAX_MS:
             raise self.violation(f"the {tree} of {host.name} activated itself and lives on")
         return visible_ms
 

@@ -1,54 +1,49 @@
-"""One node's clock, guard and server tree. The guard's rules are those of `sidecar.guard.terms`."""
+"""One node's guard and server tree. The guard's rules are those of `sidecar.guard.terms`."""
 
 from collections.abc import Callable
+from typing import Literal
 
-from sidecar.core.model import Role
-from sidecar.core.state import Policy, StartServer
 from sidecar.core.units import Epoch, Instant
+from sidecar.guard.events import StartOrder
 from sidecar.guard.terms import Terms
+from tests.core.simulation.clock import Clock
 from tests.core.simulation.loop import Event, Loop
 
 KILL_TAKES_MS = 50
 
 
-class Clock:
-    """CLOCK_BOOTTIME of one host: an origin of its own, a rate within 1 % of the store's."""
+class Times:
+    """How long the servers of a host take, in ms."""
 
-    def __init__(self, loop: Loop, origin: int, rate_permille: int) -> None:
-        self.loop, self.origin, self.rate = loop, origin, rate_permille
-
-    def now(self) -> Instant:
-        return Instant(self.origin + self.loop.now * self.rate // 1000)
-
-    def true(self, instant: int) -> int:
-        """Return when this clock will show *instant*, in simulated time."""
-        return -(-(instant - self.origin) * 1000 // self.rate)
-
-    def after(self, delay_ms: int, event: Event) -> None:
-        self.loop.at(self.true(self.now() + delay_ms), event)
+    def __init__(self, start_timeout_ms: int, stop_timeout_ms: int, ttl_ms: int) -> None:
+        self.start_timeout_ms, self.stop_timeout_ms, self.ttl_ms = start_timeout_ms, stop_timeout_ms, ttl_ms
 
 
 class Tree:
     """A server and all its children; behaves as it was told at the start."""
 
-    def __init__(self, role: Role, epoch: Epoch, terms: Terms) -> None:
-        self.role, self.epoch, self.terms = role, epoch, terms
+    def __init__(self, order: StartOrder, now: Instant, pid: int) -> None:
+        self.name, self.note, self.started_at, self.pid = order.run, order.note, now, pid
+        self.role: Literal["active", "standby"] = "active" if order.role == "active" else "standby"
+        self.epoch: Epoch = order.epoch
+        self.terms = Terms(order.deadline_at, order.kill_margin_ms)
         self.dead = False
         self.dying = False
         self.ready = False
         self.stopping = False
         self.sick = False
         self.deaf = False
+        self.suspended = False  # with its host: it exists, and does nothing
         self.activated_at: int | None = None
         self.stop_ms = 50
 
     def __str__(self) -> str:
-        return f"{self.role} server of epoch {self.epoch}"
+        return f"{self.role} server" + (f" of epoch {self.epoch}" if self.epoch else "")
 
 
 class Guard:
-    def __init__(self, host: "Host", instance: str) -> None:
-        self.host, self.instance = host, instance
+    def __init__(self, host: "Host") -> None:
+        self.host = host
         self.alive = True
         self.frozen_until = 0
         self.tree: Tree | None = None
@@ -80,25 +75,28 @@ class Guard:
             self._orders.pop(0)()
         self._watch_deadline()
 
-    def start(self, order: StartServer, margin_ms: int, started: Callable[[Tree | None], None]) -> None:
-        """Start a tree, or tell that there is none: the instant of its kill has come already."""
+    def start(self, order: StartOrder) -> Tree | None:
+        """Start a tree, or return None: the instant of its kill has come already."""
         host = self.host
-        terms = Terms(order.deadline, margin_ms)
         if self.tree is not None and not self.tree.dead:
-            raise host.violation(f"ordered {order} while the {self.tree} lives")
-        if terms.too_late(host.clock.now()):
+            raise host.violation(f"ordered {order.role} of {order.epoch} while the {self.tree} lives")
+        host.pids += 1
+        tree = Tree(order, host.clock.now(), host.pids)
+        if tree.terms.too_late(host.clock.now()):
             host.loop.counts["start refused by the guard"] += 1
-            started(None)
-            return
-        self.tree = Tree(order.role, order.epoch, terms)
-        host.server_started(self.tree)
-        started(self.tree)
+            return None
+        self.tree = tree
+        host.server_started(tree)
         self._watch_deadline()
-        self._watch_kernel(self.tree)
+        self._watch_kernel(tree)
+        return tree
 
-    def extend(self, tree: Tree, deadline: Instant) -> None:
-        if tree is self.tree and not tree.dead and not tree.terms.too_late(self.host.clock.now()):
-            tree.terms.extend(deadline)
+    def extend(self, tree: Tree, deadline: Instant, note: object) -> bool:
+        if tree is not self.tree or tree.dead or tree.terms.too_late(self.host.clock.now()):
+            return False
+        tree.terms.extend(deadline)
+        tree.note = note if note is not None else tree.note
+        return True
 
     def stop(self, tree: Tree, kill_at: Instant) -> None:
         if tree.dead:
@@ -117,6 +115,8 @@ class Guard:
 
     def die(self) -> None:
         """However the guard ends, the kernel ends its tree (PDEATHSIG of the keeper)."""
+        if not self.alive:
+            return
         self.alive = False
         self._orders.clear()
         if self.tree is not None:
@@ -137,25 +137,30 @@ class Guard:
             self.host.loop.at(clock.true(tree.terms.kill_ms), self._watch_deadline)
 
     def _watch_kernel(self, tree: Tree) -> None:
+        host = self.host
         if tree.dead or (tree.dying and not self.alive):
             return
-        if self.host.clock.now() >= tree.terms.kernel_ms:
-            self.host.loop.counts["killed by the kernel"] += 1
-            self.host.loop.tell(self.host.name, "kernel timer kills the guard")
+        if host.suspended:  # the timer counts on, and fires when the host wakes up
+            host.loop.at(host.suspended_until, lambda: self._watch_kernel(tree))
+        elif host.clock.now() >= tree.terms.kernel_ms:
+            host.loop.counts["killed by the kernel"] += 1
+            host.loop.tell(host.name, "the kernel's timer kills the guard")
             self.die()
         else:
-            self.host.loop.at(self.host.clock.true(tree.terms.kernel_ms), lambda: self._watch_kernel(tree))
+            host.loop.at(host.clock.true(tree.terms.kernel_ms), lambda: self._watch_kernel(tree))
 
 
 class Host:
     """What outlives the sidecar of a node: clock, disk, guard, server tree, network cable."""
 
-    def __init__(self, loop: Loop, name: str, clock: Clock, policy: Policy) -> None:
-        self.loop, self.name, self.clock, self.policy = loop, name, clock, policy
+    def __init__(self, loop: Loop, name: str, clock: Clock, times: Times) -> None:
+        self.loop, self.name, self.clock, self.times = loop, name, clock, times
         self.mark = Epoch(0)  # on disk
         self.guard: Guard | None = None
         self.cut_until = 0
-        self.instances = 0
+        self.stale_until = 0  # its member of the store lags behind
+        self.suspended_until = 0
+        self.pids = 0
         self.trees: list[Tree] = []  # alive
         self.healthy = False  # True: servers behave
         self.on_started: Callable[[Host, Tree], None] = lambda _h, _t: None
@@ -170,47 +175,70 @@ class Host:
     def cut(self) -> bool:
         return self.loop.now < self.cut_until
 
-    def new_guard(self, instance: str | None = None) -> Guard:
-        if instance is None:
-            self.instances += 1
-            instance = f"{self.name}/{self.instances}"
-        self.guard = Guard(self, instance)
+    @property
+    def suspended(self) -> bool:
+        return self.loop.now < self.suspended_until
+
+    def new_guard(self) -> Guard:
+        self.guard = Guard(self)
         return self.guard
 
+    def suspend(self, until: int) -> None:
+        """Let the whole host sleep. Its clock goes on, nothing on it runs, and its timers fire first."""
+        self.suspended_until = until
+        for tree in self.trees:
+            tree.suspended = True
+        self.loop.at(until, self._resume)
+
+    def _resume(self) -> None:
+        for tree in list(self.trees):
+            tree.suspended = False
+            if self.clock.now() >= tree.terms.kernel_ms:
+                self.loop.counts["killed when its host woke up"] += 1
+                if self.guard is not None:
+                    self.guard.die()
+                self.server_died(tree)
+
     def server_started(self, tree: Tree) -> None:
-        random = self.loop.random
+        random, times = self.loop.random, self.times
         self.trees.append(tree)
-        self.loop.tell(self.name, f"START {tree}, deadline {tree.terms.deadline_ms}")
+        self.loop.tell(self.name, f"SERVER STARTS: {tree}, deadline {tree.terms.deadline_ms}")
         self.on_started(self, tree)
         ready_ms = random.randint(20, 300)
         tree.stop_ms = random.randint(5, 120)
         if not self.healthy:
             luck = random.random()
             if luck < 0.05:
-                ready_ms = random.randint(300, self.policy.start_timeout_ms * 3 // 2)
+                ready_ms = random.randint(300, times.start_timeout_ms * 3 // 2)
             elif luck < 0.10:
                 self.loop.after(random.randint(0, 2_000), lambda: self.server_died(tree))
             if self.loop.chance(0.15):
-                tree.stop_ms = random.randint(0, self.policy.stop_timeout_ms * 3 // 2)
+                tree.stop_ms = random.randint(0, times.stop_timeout_ms * 3 // 2)
             tree.deaf = self.loop.chance(0.1)
             if tree.role == "standby" and self.loop.chance(0.05):
-                self.loop.after(random.randint(0, self.policy.ttl_ms * 4), lambda: self._activate(tree))
+                self.loop.after(random.randint(0, times.ttl_ms * 4), lambda: self._activate(tree))
         self.loop.after(ready_ms, lambda: self._ready(tree))
 
     def server_died(self, tree: Tree) -> None:
-        if not tree.dead:
-            tree.dead = True
-            self.trees.remove(tree)
-            self.loop.tell(self.name, f"DEAD {tree}")
-            self.on_died(self, tree)
+        if tree.dead:
+            return
+        if tree.suspended:
+            self.loop.at(self.suspended_until, lambda: self.server_died(tree))
+            return
+        tree.dead = True
+        self.trees.remove(tree)
+        self.loop.tell(self.name, f"SERVER IS DEAD: {tree}")
+        self.on_died(self, tree)
 
     def _ready(self, tree: Tree) -> None:
-        if not tree.dead and not tree.stopping:
+        if tree.suspended:
+            self.loop.at(self.suspended_until, lambda: self._ready(tree))
+        elif not tree.dead and not tree.stopping:
             tree.ready = True
             self.on_ready(self, tree)
 
     def _activate(self, tree: Tree) -> None:
-        if not tree.dead:
+        if not tree.dead and not tree.suspended:
             self.loop.counts["standby activated itself"] += 1
             tree.activated_at = self.loop.now
             self.loop.tell(self.name, "standby server ACTIVATES ITSELF")

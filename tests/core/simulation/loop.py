@@ -3,12 +3,15 @@
 import heapq
 from collections import Counter, deque
 from collections.abc import Callable
+from dataclasses import fields, is_dataclass
 from random import Random
+
+from greenlet import getcurrent
 
 from sidecar.core.state import Seen
 
-Event = Callable[[], None]
-STORY_LINES = 400
+Event = Callable[[], object]
+STORY_LINES = 1_000
 
 
 class Violation(AssertionError):
@@ -19,12 +22,14 @@ class Loop:
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self.random = Random(seed)
+        self.hub = getcurrent()  # where threads give way to
         self.now = 0
         self.counts: Counter[str] = Counter()
         self.cells: Counter[tuple[str, str]] = Counter()
         self._events: list[tuple[int, int, Event]] = []
         self._order = 0
         self._story: deque[tuple[int, str, object]] = deque(maxlen=STORY_LINES)
+        self._failure: Violation | None = None
 
     def after(self, delay_ms: int, event: Event) -> None:
         self.at(self.now + delay_ms, event)
@@ -38,7 +43,14 @@ class Loop:
         while events and events[0][0] <= until_ms:
             self.now, _, event = heapq.heappop(events)
             event()
+            if self._failure is not None:
+                raise self._failure
         self.now = until_ms
+
+    def fail(self, violation: Violation) -> Violation:
+        """End the run with *violation* as soon as control is back, whoever may swallow exceptions."""
+        self._failure = self._failure or violation
+        return violation
 
     def tell(self, who: str, what: object) -> None:
         self._story.append((self.now, who, what))
@@ -51,17 +63,20 @@ class Loop:
 
 
 def told(what: object) -> str:
-    """Return a line of the story; views are long, so of them only what decides."""
+    """Return a part of a line of the story, as short as it can be."""
     match what:
         case tuple():
             return " ".join(told(item) for item in what)
         case Seen(view):
             lock, request = view.lock, view.request
-            held = f"{lock.state} by {lock.instance} at {lock.epoch}" if lock is not None else "free"
-            asked = f", {request.id} {request.kind} {request.state}" if request is not None else ""
+            held = f"{lock.state} by {lock.node} at {lock.epoch}" if lock is not None else "free"
+            asked = f", {request.kind} {request.id[-8:]} {request.state}" if request is not None else ""
             able = ",".join(record.node for record in view.nodes if record.available)
             expired = " EXPIRED" * view.lock_expired
-            return f"Seen({held}{expired}, epoch {view.epoch.epoch}, able {able}{asked})"
+            return f"Seen({held}{expired}, epoch {view.epoch.epoch}, able {able or 'nobody'}{asked})"
+        case _ if is_dataclass(what):
+            shown = ", ".join(f"{f.name}={told(getattr(what, f.name))}" for f in fields(what))
+            return f"{type(what).__name__}({shown})"
         case _:
             return str(what)
 

@@ -6,26 +6,11 @@ Every verb is carried out at one instant; what may happen on the way there is th
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from sidecar.core.model import EpochRecord, LockRecord, NodeRecord, Request, Settings, View
+from sidecar.core.model import EpochRecord, HistoryEntry, LockRecord, NodeRecord, Request, Settings, View
 from sidecar.core.units import Epoch
+from sidecar.errors import Conflict, EpochBehind, NotHolder
+from sidecar.ports import HeldBy, Hold
 from tests.core.simulation.loop import Event, Loop
-
-
-class NotHolderAnswer(Exception):
-    pass
-
-
-class Busy(Exception):
-    pass
-
-
-class Behind(Exception):
-    pass
-
-
-class Conflicting(Exception):
-    pass
-
 
 NO_RECORD, NO_SETTINGS = EpochRecord(), Settings()
 
@@ -38,6 +23,7 @@ class Content:
     settings: Settings = NO_SETTINGS
     request_version: int = 0
     settings_version: int = 0
+    history: tuple[HistoryEntry, ...] = ()
 
 
 class Store:
@@ -51,25 +37,31 @@ class Store:
         self.expires_at = 0  # of the lock, where the store keeps leases
         self.generation = 0  # a wiped or restored store is another store
         self.frozen_until = 0
+        self.denied_until = 0  # credentials are refused
         self.watchers: list[Event] = []
         self.on_release: Callable[[str, Epoch, str], None] = lambda _i, _e, _c: None
         self.on_acquired: Callable[[str, Epoch], None] = lambda _n, _e: None
         self.on_request: Callable[[Request], None] = lambda _r: None
+        self.on_settings: Callable[[Settings], None] = lambda _s: None
+        self.on_broken: Callable[[LockRecord], None] = lambda _l: None
+        self.on_raised: Callable[[str], None] = lambda _by: None
         self._view: View | None = None
 
     # what a client can ask for
 
-    def acquire(self, node: str, instance: str, ttl_ms: int, floor: Epoch, watched: int | None) -> Epoch:
+    def acquire(
+        self, node: str, instance: str, ttl_ms: int, floor: Epoch, watched: int | None
+    ) -> Epoch | HeldBy:
         lock, epoch = self.content.lock, self.content.epoch
         if epoch.epoch < floor:
-            raise Behind
+            raise EpochBehind(f"the store is at {epoch.epoch}, below {floor}")
         mine = lock is not None and lock.state == "held" and (lock.node, lock.instance) == (node, instance)
         if mine:
             self.loop.counts["acquired again"] += 1
             self._put_lock(lock)
             return epoch.epoch
         if lock is not None and (self.leases or self.lock_index != watched):
-            raise Busy
+            return HeldBy(lock.node, lock.epoch)
         new = Epoch(epoch.epoch + 1)
         self.content = replace(self.content, epoch=EpochRecord(new, node))
         self._put_lock(LockRecord(node, instance, new, ttl_ms))
@@ -82,7 +74,7 @@ class Store:
     def renew(self, instance: str, epoch: Epoch) -> None:
         lock = self.content.lock
         if lock is None or lock.state != "held" or (lock.instance, lock.epoch) != (instance, epoch):
-            raise NotHolderAnswer
+            raise NotHolder(f"not held at {epoch}")
         if self.leases:
             self.expires_at = self._expiry(lock)
         else:
@@ -91,38 +83,67 @@ class Store:
     def release(self, instance: str, epoch: Epoch, cause: str) -> None:
         lock = self.content.lock
         if lock is None or (lock.instance, lock.epoch) != (instance, epoch):
-            raise NotHolderAnswer
+            raise NotHolder(f"not held at {epoch}")
         if lock.state == "broken":
             self.loop.counts["broken lock released early"] += 1
         self.on_release(instance, epoch, cause)
         self.content = replace(self.content, epoch=replace(self.content.epoch, released=cause))
         self._put_lock(None)
 
-    def break_lock(self, epoch: Epoch, to: str | None, request: str | None) -> None:
+    def break_lock(self, epoch: Epoch, to: str | None, by: str, request: str | None) -> None:
         lock = self.content.lock
         if lock is None or lock.state != "held" or lock.epoch != epoch:
-            raise Conflicting
+            raise Conflict(f"the lock is not held at {epoch}")
         self.loop.counts["broken lock"] += 1
-        self._put_lock(replace(lock, state="broken", to=to, by="operator", request=request))
+        self.loop.tell("store", f"the lock of epoch {epoch} is broken by {by}")
+        broken = replace(lock, state="broken", to=to, by=by, request=request)
+        self.on_broken(broken)
+        self._put_lock(broken)
 
-    def raise_epoch(self, floor: Epoch, ttl_ms: int, watched: int | None) -> None:
-        if self.content.lock is not None and self.lock_index != watched:
-            raise Conflicting
-        new = Epoch(max(floor, self.content.epoch.epoch) + 1)
+    def raise_epoch(self, floor: Epoch, ttl_ms: int, by: str, watched: int | None) -> Epoch:
+        lock = self.content.lock
+        if lock is not None and (self.leases or self.lock_index != watched):
+            if (lock.state, lock.by, lock.epoch) == ("broken", by, max(floor, self.content.epoch.epoch)):
+                return lock.epoch  # asked again after an unknown outcome
+            raise Conflict("the lock is not free")
+        new = Epoch(max(floor, self.content.epoch.epoch))
         self.content = replace(self.content, epoch=EpochRecord(new, None))
-        self._put_lock(LockRecord("", "", new, ttl_ms, state="broken", by="raise_epoch"))
+        self._put_lock(LockRecord("", "", new, ttl_ms, state="broken", by=by))
         self.loop.counts["epoch raised"] += 1
+        self.loop.tell("store", f"the epoch is raised to {new} by {by}")
+        self.on_raised(by)
+        return new
 
-    def write_request(self, request: Request, expected: int) -> None:
-        if expected != self.content.request_version:
-            raise Conflicting
-        self.content = replace(self.content, request=request, request_version=self.revision + 1)
-        self.on_request(request)
+    def write(self, value: Request | Settings, expected: int, hold: Hold | None) -> int:
+        if hold is not None:
+            self._require(hold)
+        content, version = self.content, self.revision + 1
+        if isinstance(value, Request):
+            if expected != content.request_version:
+                raise Conflict("the request has changed")
+            self.content = replace(content, request=value, request_version=version)
+            self.on_request(value)
+        else:
+            if expected != content.settings_version:
+                raise Conflict("the settings have changed")
+            self.content = replace(content, settings=value, settings_version=version)
+            self.on_settings(value)
         self._changed()
+        return version
 
-    def write_settings(self, settings: Settings) -> None:
-        self.content = replace(self.content, settings=settings, settings_version=self.revision + 1)
-        self._changed()
+    def append_history(self, hold: Hold, entry: HistoryEntry) -> None:
+        self._require(hold)
+        others = tuple(known for known in self.content.history if known.epoch != entry.epoch)
+        self.content = replace(self.content, history=(*others, entry))
+        self.loop.counts["changes recorded"] += 1
+
+    def read_history(self, limit: int) -> tuple[HistoryEntry, ...]:
+        return self.content.history[::-1][:limit]
+
+    def _require(self, hold: Hold) -> None:
+        lock = self.content.lock
+        if lock is None or lock.state != "held" or (lock.instance, lock.epoch) != (hold.instance, hold.epoch):
+            raise NotHolder(f"not held at {hold.epoch}")
 
     def publish(self, record: NodeRecord, ttl_ms: int) -> None:
         known = self.nodes.get(record.node)
@@ -132,8 +153,10 @@ class Store:
         if known is None:
             self.loop.after(ttl_ms, lambda: self._forget(record.node))
 
-    def withdraw(self, node: str) -> None:
-        if self.nodes.pop(node, None) is not None:
+    def withdraw(self, node: str, instance: str | None = None) -> None:
+        known = self.nodes.get(node)
+        if known is not None and instance in (None, known[0].instance):
+            del self.nodes[node]
             self._changed()
 
     def view(self) -> View:
@@ -203,5 +226,5 @@ class Store:
     def _changed(self) -> None:
         self.revision += 1
         self._view = None
-        for watcher in self.watchers:
+        for watcher in list(self.watchers):
             watcher()

@@ -1,355 +1,326 @@
 """Nodes, a store and operators; faults for a while, then none, and what must have come of it."""
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
+from random import Random
 
+from sidecar.config import Config, timing
 from sidecar.core import state as s
 from sidecar.core.model import FINISHED
 from sidecar.core.units import Epoch
+from sidecar.servers import Standby
 from tests.core.simulation.checks import STEP_MS, Checks
-from tests.core.simulation.host import Clock, Guard, Host, Tree
+from tests.core.simulation.client import Client
+from tests.core.simulation.clock import Clock
+from tests.core.simulation.commands import Commands, Order
+from tests.core.simulation.facts import Facts
+from tests.core.simulation.faults import Faults
+from tests.core.simulation.guarding import GuardClient
+from tests.core.simulation.host import Guard, Host, Times, Tree
 from tests.core.simulation.loop import Loop, Network, Violation
-from tests.core.simulation.operators import Operators
-from tests.core.simulation.shell import Shell
-from tests.core.simulation.store import Content, Store
+from tests.core.simulation.node import Node, config_of
+from tests.core.simulation.stage import staged
+from tests.core.simulation.store import Store
 
-Fault = Callable[[Host], None]
 FAULTS_TTLS = 14  # how long things go wrong
 RATES_PERMILLE = (990, 995, 1000, 1005, 1010)
+Settings = tuple[int, bool, Standby, int, bool, bool]  # what `config_of` takes besides the name
+SYSTEMD_MS = 1_000  # a sidecar that is down is started again
 
 
-def policy_of(name: str, ttl_ms: int, *, standby: bool, priority: int, failback: bool) -> s.Policy:
-    return s.Policy(
-        node=name,
-        instance="",
-        ttl_ms=ttl_ms,
-        renew_every_ms=ttl_ms // 5,
-        request_timeout_ms=ttl_ms * 15 // 100,
-        stop_grace_ms=ttl_ms * 3 // 10,
-        kill_margin_ms=ttl_ms // 10,
-        start_timeout_ms=ttl_ms,
-        stop_timeout_ms=ttl_ms * 3 // 2,
-        restart_attempts=2,
-        restart_within_ms=ttl_ms * 10,
-        backoff_ms=100,
-        backoff_max_ms=1_500,
-        priority=priority,
-        failback=failback,
-        standby="monitoring" if standby else "stopped",
-    )
+@dataclass(frozen=True)
+class Mercy:
+    """What of a schedule is left out, to find what matters in it."""
+
+    faults: frozenset[int] | None = None  # only these; None: all
+    no_mishaps: bool = False
+    good_network: bool = False
+    good_servers: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> "Mercy":
+        """Return what `str` has made of it."""
+        words = text.split("+")
+        numbers = [word.removeprefix("only:") for word in words if word.startswith("only:")]
+        faults = frozenset(map(int, filter(None, numbers[0].split(",")))) if numbers else None
+        return cls(faults, "no-mishaps" in words, "good-network" in words, "good-servers" in words)
+
+    def __str__(self) -> str:
+        only = ["only:" + ",".join(map(str, sorted(self.faults)))] if self.faults is not None else []
+        flags = {
+            "no-mishaps": self.no_mishaps,
+            "good-network": self.good_network,
+            "good-servers": self.good_servers,
+        }
+        return "+".join(only + [name for name, given in flags.items() if given])
+
+
+ALL = Mercy()
 
 
 class World:
-    def __init__(self, seed: int, *, harshness: float | None = None, faults: int | None = None) -> None:
+    def __init__(
+        self,
+        seed: int,
+        mercy: Mercy = ALL,
+        *,
+        harshness: float | None = None,
+        faults: int | None = None,
+    ) -> None:
         self.loop = loop = Loop(seed)
-        random = loop.random
+        self.mercy = mercy
+        random = Random(seed)  # of the plan; `loop.random` is of what happens on the way
         self.ttl_ms = ttl_ms = random.choice((2_000, 3_000, 5_000))
         weather = random.choice((0, 0.3, 1, 2))
-        self.network = Network(loop, ttl_ms, weather if harshness is None else harshness)
-        self.mishaps = random.choice((0, 0.005, 0.02)) if faults is None else 0  # per order
-        self.store = Store(loop, leases=random.random() < 0.6)
-        standby, failback = random.random() < 0.5, random.random() < 0.15
-        self.hosts = []
-        for index in range(random.choice((2, 2, 3, 3, 4))):
+        weather = weather if harshness is None else harshness
+        self.network = Network(loop, ttl_ms, 0 if mercy.good_network else weather)
+        mishaps = random.choice((0, 0.005, 0.02))  # per order
+        self.mishaps = 0 if faults is not None or mercy.no_mishaps else mishaps
+        leases = random.random() < 0.6
+        self.store = Store(loop, leases=leases)
+        self.failback = random.random() < 0.15
+        standby: Standby = "monitoring" if random.random() < 0.5 else "stopped"
+        lifetime_ms = random.choice((None, None, 8 * ttl_ms))
+        self.facts = Facts(loop)
+        self.hosts: list[Host] = []
+        self.configs: dict[str, Settings] = {}
+        self.nodes: dict[str, Node | None] = {}
+        for index in range(random.choice((2, 2, 3, 3, 3, 4, 5))):
             name = f"n{index + 1}"
             clock = Clock(loop, random.randint(0, 10**9), random.choice(RATES_PERMILLE))
-            policy = policy_of(
-                name, ttl_ms, standby=standby, priority=random.choice((50, 100, 100)), failback=failback
-            )
-            self.hosts.append(Host(loop, name, clock, policy))
-        self.checks = Checks(loop, self.hosts)
+            priority = random.choice((50, 100, 100))
+            self.configs[name] = (ttl_ms, leases, standby, priority, self.failback, True)
+            self.nodes[name] = None
+            self.hosts.append(Host(loop, name, clock, Times(ttl_ms, ttl_ms * 3 // 2, ttl_ms)))
+        self.standby_lifetime_ms = lifetime_ms if standby == "monitoring" else None
+        self.checks = Checks(loop, self.hosts, self.facts)
+        self.commands = Commands(loop, self.store, self.network, self.hosts, self.facts, ttl_ms)
+        self.faults = Faults(self)
+        self._wire()
+        self._plan(random, random.randint(2, 14) if faults is None else faults)
+
+    def _wire(self) -> None:
         self.store.on_release = self.checks.released
         self.store.on_acquired = self.checks.acquired
-        self.store.on_request = self.checks.request_written
-        self.operators = Operators(loop, self.store, self.network, [host.name for host in self.hosts])
-        self.shells: dict[str, Shell | None] = dict.fromkeys((host.name for host in self.hosts), None)
-        self.snapshot = Content()
-        self.faults = random.randint(2, 14) if faults is None else faults
+        self.store.on_request = self.facts.request_written
+        self.store.on_settings = self.facts.settings_written
+        self.store.on_broken = self.facts.lock_broken
+        self.store.on_raised = self.facts.raised.add
         for host in self.hosts:
+            host.healthy = self.mercy.good_servers
+            host.on_started = self._server_started
             host.on_died = self._server_died
             host.on_activated = self._activated
             host.on_guard_died = self._guard_died
             host.on_deadline = self._deadline
             host.on_ready = self._server_ready
-            loop.after(random.randint(0, 300), partial(self.boot, host))
+            host.violation = self.checks.violation
+
+    def _plan(self, random: Random, number: int) -> None:
+        """Lay down when what goes wrong. What it is exactly, each fault draws for itself."""
+        for host in self.hosts:
+            self.loop.after(random.randint(0, 300), partial(self.boot, host))
+        for index in range(number):
+            at = random.randint(self.ttl_ms // 2, FAULTS_TTLS * self.ttl_ms)
+            own = Random(self.loop.seed * 1_000 + index)
+            if self.mercy.faults is None or index in self.mercy.faults:
+                self.loop.at(at, partial(self.faults.strike, index, own))
+        for _ in range(2):
+            self.loop.at(random.randint(0, FAULTS_TTLS * self.ttl_ms), self.faults.take_snapshot)
 
     # life of a sidecar
 
     def boot(self, host: Host) -> None:
-        """Start the sidecar, unless it runs: systemd does. A dead guard's tree has to be dead first."""
-        shell = self.shells[host.name]
-        if shell is not None and shell.alive:
+        """Start the sidecar, unless it runs: systemd does."""
+        node = self.nodes[host.name]
+        if node is not None and node.alive:
             return
-        guard = host.guard
-        if guard is not None and guard.alive and (guard.frozen or guard.busy):
-            self.loop.at(max(guard.frozen_until, self.loop.now + 1), partial(self.boot, host))
-        elif guard is not None and not guard.alive and host.trees:
-            self.loop.after(20, partial(self.boot, host))
-        else:
-            self.loop.tell(host.name, "SIDECAR STARTS")
-            shell = self.shells[host.name] = Shell(host, self.store, self.network)
-            shell.checks, shell.mishap = self.checks.decided, self._mishap
+        if host.suspended:
+            self.loop.at(host.suspended_until, partial(self.boot, host))
+            return
+        self.loop.tell(host.name, "SIDECAR STARTS")
+        node = self.nodes[host.name] = Node(
+            self.loop,
+            host,
+            lambda: self.config(host),
+            lambda process: Client(process, host, self.store, self.network),
+            keep_server=self.loop.chance(0.4),
+            standby_lifetime_ms=self.standby_lifetime_ms,
+        )
+        node.on_decided = self.checks.decided
+        node.before_order = self._before_order
 
-    def _mishap(self, shell: Shell, order: s.Action) -> None:
-        """Let something happen just before an order is carried out: the worst of moments."""
+    def config(self, host: Host) -> Config:
+        """Return the configuration of that node, as it is now."""
+        return config_of(host.name, *self.configs[host.name])
+
+    def configure(self, host: Host, *, priority: int | None = None, eligible: bool) -> None:
+        """Change the configuration file, and tell the sidecar (SIGHUP)."""
+        ttl_ms, leases, standby, old, failback, _ = self.configs[host.name]
+        self.configs[host.name] = (ttl_ms, leases, standby, priority or old, failback, eligible)
+        node = self.nodes[host.name]
+        if node is not None and node.alive and 1 in node.handlers:
+            node.handlers[1](1, None)
+
+    def _before_order(self, node: Node, order: s.Action) -> None:
         if self.loop.chance(self.mishaps * (0.2 if isinstance(order, s.Renew) else 1)):
-            faults: list[Fault] = [
-                self._crash_sidecar,
-                self._crash_both,
-                self._crash_guard,
-                self._freeze_sidecar,
-            ]
-            faults += [self._freeze_both, self._freeze_guard, self._cut, self._crash_server]
-            faults += [self._failover, self._failover, self._switchover, self._stop_sidecar]
-            if isinstance(order, s.Release | s.Acquire | s.Renew):
-                faults += [self._crash_under_way] * 4
-            fault = self.loop.random.choice(faults)
-            self.loop.tell("fault", f"{fault.__name__.strip('_')} {shell.host.name} before {order}")
-            self.loop.counts["mishaps"] += 1
-            fault(shell.host)
+            self.faults.mishap(node, order)
+
+    def _client(self, host: Host) -> GuardClient | None:
+        node = self.nodes[host.name]
+        return node.guard_client if node is not None and node.alive else None
+
+    def _server_started(self, host: Host, tree: Tree) -> None:
+        self.facts.server_started(host.name)
+        self.checks.server_started(host, tree)
 
     def _server_died(self, host: Host, tree: Tree) -> None:
-        self._tell(host, lambda shell: shell.tree_gone(tree))
-
-    def _deadline(self, host: Host, tree: Tree) -> None:
-        self._tell(host, lambda shell: self.checks.killed_at_deadline(shell, tree))
-
-    def _server_ready(self, host: Host, tree: Tree) -> None:
-        self._tell(host, lambda shell: shell.tree_ready(tree))
+        client = self._client(host)
+        if client is not None:
+            client.tree_gone(tree)
 
     def _guard_died(self, host: Host, guard: Guard) -> None:
-        self._tell(host, lambda shell: shell.guard_gone(guard))
+        client = self._client(host)
+        if client is not None:
+            client.guard_gone(guard)
+
+    def _deadline(self, host: Host, tree: Tree) -> None:
+        node = self.nodes[host.name]
+        if node is not None and node.alive:
+            self.checks.killed_at_deadline(node, tree)
+
+    def _server_ready(self, host: Host, tree: Tree) -> None:
+        self.facts.server_ready(host.name, tree.role, tree.epoch)
 
     def _activated(self, host: Host, tree: Tree, visible_ms: int = 0) -> None:
         if not tree.dead:
-            visible_ms = self.checks.activated(host, tree, self.shells[host.name], visible_ms)
+            visible_ms = self.checks.activated(host, tree, self.nodes[host.name], visible_ms)
             self.loop.after(STEP_MS, lambda: self._activated(host, tree, visible_ms))
 
-    def _tell(self, host: Host, what: Callable[[Shell], None]) -> None:
-        shell = self.shells[host.name]
-        if shell is not None and shell.alive:
-            what(shell)
-
-    # what goes wrong
+    # the run
 
     def run(self) -> None:
-        random, faults_ms = self.loop.random, FAULTS_TTLS * self.ttl_ms
-        for _ in range(self.faults):
-            self.loop.at(random.randint(self.ttl_ms // 2, faults_ms), self.break_something)
-        for _ in range(2):
-            self.loop.at(random.randint(0, faults_ms), self._take_snapshot)
-        try:
-            self.loop.run(faults_ms)
-            self.heal()
-        except AssertionError as error:
-            if isinstance(error, Violation):
-                raise
-            raise self.checks.violation(f"the core asserts: {error}") from error
+        """Let it all happen.
 
-    def some_time(self) -> int:
-        share = self.loop.random.choice((0.05, 0.2, 0.5, 0.7, 0.9, 1.0, 1.05, 1.3, 2.0, 3.0))
-        return int(self.ttl_ms * share * self.loop.random.uniform(0.9, 1.1))
+        Raises:
+            Violation: A property does not hold.
+        """
+        with staged():
+            try:
+                self.loop.run(FAULTS_TTLS * self.ttl_ms)
+                self.heal()
+                self.facts.check_all()
+            except AssertionError as error:
+                if isinstance(error, Violation):
+                    raise
+                raise Violation(f"an assertion of the program: {error}") from error
 
-    def break_something(self) -> None:
-        random = self.loop.random
-        host = random.choice(self.hosts)
-        lock = self.store.content.lock
-        if lock is not None and lock.node and random.random() < 0.6:  # the active is the one that matters
-            host = next(h for h in self.hosts if h.name == lock.node)
-        fault = random.choice(self._faults())
-        name = fault.__name__.strip("_")
-        self.loop.tell("fault", f"{name} {host.name}")
-        self.loop.counts[f"fault: {name}"] += 1
-        fault(host)
+    def advance(self, until_ms: int) -> None:
+        """Let time pass."""
+        with staged():
+            self.loop.run(until_ms)
 
-    def _faults(self) -> list[Fault]:
-        processes: list[Fault] = [
-            self._freeze_sidecar,
-            self._freeze_guard,
-            self._freeze_both,
-            self._crash_sidecar,
-            self._crash_both,
-            self._crash_guard,
-            self._crash_server,
-            self._crash_server,
-            self._sick_server,
-            self._stop_sidecar,
-        ]
-        outside: list[Fault] = [
-            self._cut,
-            self._cut,
-            self._freeze_store,
-            self._change_leader,
-            self._replace_store,
-        ]
-        commands: list[Fault] = [
-            self._switchover,
-            self._switchover,
-            self._failover,
-            self._pause,
-            self._restart,
-        ]
-        return processes + outside + commands
+    @property
+    def bound_ms(self) -> int:
+        """Until somebody is active when all is well again: what ``validate`` says, and what may be under way.
 
-    def _freeze_sidecar(self, host: Host) -> None:
-        until = self.loop.now + self.some_time()
-        self._tell(host, lambda shell: shell.freeze(until))
-
-    def _freeze_guard(self, host: Host) -> None:
-        if host.guard is not None:
-            host.guard.freeze(self.loop.now + self.some_time())
-
-    def _freeze_both(self, host: Host) -> None:
-        self._freeze_sidecar(host)
-        self._freeze_guard(host)
-
-    def _crash_sidecar(self, host: Host) -> None:
-        self._tell(host, Shell.crash)
-        again_ms = self.some_time() if self.loop.chance(0.3) else self.loop.random.randint(20, 1_500)
-        self.loop.after(again_ms, partial(self.boot, host))
-
-    def _crash_under_way(self, host: Host) -> None:
-        """Crash just after a call was sent, be back at once, and only then let the store have it."""
-        self.network.next_ms = self.loop.random.randint(150, self.ttl_ms)
-        self.loop.after(1, lambda: self._tell(host, Shell.crash))
-        self.loop.after(self.loop.random.randint(20, 120), partial(self.boot, host))
-
-    def _crash_guard(self, host: Host) -> None:
-        if host.guard is not None:
-            host.guard.die()
-
-    def _crash_both(self, host: Host) -> None:
-        self._crash_sidecar(host)
-        self._crash_guard(host)
-
-    def _crash_server(self, host: Host) -> None:
-        for tree in list(host.trees):
-            host.server_died(tree)
-
-    def _sick_server(self, host: Host) -> None:
-        for tree in host.trees:
-            tree.sick = True
-
-    def _cut(self, host: Host) -> None:
-        host.cut_until = max(host.cut_until, self.loop.now + self.some_time())
-
-    def _freeze_store(self, _host: Host) -> None:
-        self.store.frozen_until = max(self.store.frozen_until, self.loop.now + self.some_time())
-
-    def _change_leader(self, _host: Host) -> None:
-        self.store.change_leader()
-
-    def _replace_store(self, _host: Host) -> None:
-        """Wipe or restore, once every node has seen the last epoch: before that nobody could know."""
-        if all(host.mark >= self.store.content.epoch.epoch for host in self.hosts):
-            content = self.snapshot if self.loop.chance(0.7) else Content()
-            self.loop.counts["store restored" if content.epoch.epoch else "store wiped"] += 1
-            self.store.replace_by(content)
-            self.checks.store_replaced(content.request)
-            self.operators.raise_epoch_later(self._highest_mark, self.ttl_ms, self.some_time())
-
-    def _take_snapshot(self) -> None:
-        self.snapshot = self.store.content
-
-    def _highest_mark(self) -> Epoch:
-        return max(host.mark for host in self.hosts)
-
-    def _stop_sidecar(self, host: Host) -> None:
-        keep = self.loop.chance(0.4)
-        self.loop.after(0, lambda: self._tell(host, lambda shell: shell.observe(s.StopAsked(keep))))
-        if self.loop.chance(0.3):
-            self.loop.after(
-                self.some_time(), lambda: self._tell(host, lambda shell: shell.observe(s.StopAsked(keep)))
-            )
-        self.loop.after(self.some_time(), partial(self.boot, host))
-
-    def _switchover(self, _host: Host) -> None:
-        self.operators.switchover()
-
-    def _failover(self, _host: Host) -> None:
-        self.operators.failover()
-
-    def _restart(self, _host: Host) -> None:
-        self.operators.restart()
-
-    def _pause(self, host: Host) -> None:
-        node = host.name if self.loop.chance(0.5) else None
-        self.operators.pause(paused=True, node=node)
-        self.loop.after(self.some_time(), lambda: self.operators.pause(paused=False, node=node))
-
-    # and what must have come of it
+        That is: an epoch that was raised is waited out, a stop and a start from before come to their ends,
+        and a server cools down; clocks differ by 1 %; a sidecar that is down is started by systemd.
+        """
+        config = self.config(self.hosts[0])
+        figures = {figure.name: figure.ms or 0 for figure in timing.figures(config)}
+        server = config.server
+        return (
+            (figures["node_crash"] + self.ttl_ms) * 102 // 100
+            + server.stop_timeout_ms
+            + 2 * server.start_timeout_ms
+            + 2 * server.restarts.backoff_max_ms
+            + len(self.hosts) * timing.hold_back_ms(config)
+            + 2 * SYSTEMD_MS
+        )
 
     def heal(self) -> None:
         """End every fault; then somebody must serve soon, stay so, and nothing may hang."""
         loop, ttl_ms = self.loop, self.ttl_ms
-        policy = self.hosts[0].policy
-        self.network.harshness, self.mishaps, self.operators.sober = 0, 0, True
-        self.store.frozen_until = loop.now
+        self.network.harshness, self.mishaps = 0, 0
+        self.store.frozen_until = self.store.denied_until = loop.now
         for host in self.hosts:
             self._heal(host)
-        if self.store.content.settings.paused or self.store.content.settings.paused_nodes:
-            self.operators.resume_all()
-        bound_ms = (
-            2 * ttl_ms * 102 // 100  # a lease extended by a late request or broken, then run out
-            + ttl_ms  # an epoch that was raised is waited out
-            + policy.stop_timeout_ms  # a stop that is under way
-            + policy.start_timeout_ms  # a start from before that never gets ready
-            + 2 * policy.backoff_max_ms  # cooling down, and a standby that is to be replaced first
-            + 2_000  # calls, starts, holding back
-        )
+        self._resume_all()
         loop.run(loop.now + 3 * ttl_ms)  # late requests of the bad times may still arrive
-        self._repair_store()
-        end = loop.now + bound_ms
+        self.repair_epoch()
+        end = loop.now + self.bound_ms
         while loop.now < end and not (len(self.serving()) == 1 and self._at_rest()):
             loop.run(loop.now + 250)
         serving = self.serving()
         if len(serving) != 1:
-            raise self.checks.violation(f"L1: serving {bound_ms} ms after all was well: {serving}")
+            raise self.checks.violation(f"L1: serving {self.bound_ms} ms after all was well: {serving}")
         epoch = self.store.content.epoch.epoch
         loop.run(loop.now + 2 * ttl_ms)
+        while loop.now < end + 2 * ttl_ms and self.failback and not self._at_rest():
+            loop.run(loop.now + 250)
         still = self.serving()
-        failback = any(host.policy.failback for host in self.hosts)
-        if (still != serving or self.store.content.epoch.epoch != epoch) and not failback:
+        if (still != serving or self.store.content.epoch.epoch != epoch) and not self.failback:
             raise self.checks.violation(f"L2: {serving} did not stay active: {still}")
         self._nothing_hangs()
 
     def _heal(self, host: Host) -> None:
         loop = self.loop
-        host.cut_until, host.healthy = loop.now, True
+        host.healthy = True
+        host.cut_until = host.stale_until = max(loop.now, host.suspended_until)
         for tree in host.trees:
             tree.sick = False
-        if host.guard is not None:
+        if host.guard is not None and not host.suspended:
             host.guard.frozen_until = loop.now
-            host.guard.order(lambda: None)
             loop.after(0, host.guard.thaw)
-        shell = self.shells[host.name]
-        if shell is not None and shell.alive:
-            shell.frozen_until = loop.now
-            loop.after(1, shell.thaw)
+        node = self.nodes[host.name]
+        if node is not None and node.alive and not host.suspended:
+            node.frozen_until = loop.now
+            loop.after(1, node.thaw)
+        self.configure(host, eligible=True)
         self._keep_up(host)
 
     def _keep_up(self, host: Host) -> None:
         """Start the sidecar whenever it is down: one that was told to stop has to end first."""
         self.boot(host)
-        self.loop.after(1_000, partial(self._keep_up, host))
+        self.loop.after(SYSTEMD_MS, partial(self._keep_up, host))
 
-    def _repair_store(self) -> None:
+    def _resume_all(self) -> None:
+        """An operator who sees that it is paused ends that, until it is so."""
+        settings = self.store.content.settings
+        paused = ([None] if settings.paused else []) + list(settings.paused_nodes)
+        for node in paused:
+            self.commands.give(Order("resume", node, 12_000, 0, None, None), self.hosts[0])
+        if paused or any(not c.answered and c.alive and c.order.kind == "pause" for c in self.commands.given):
+            self.loop.after(1_000, self._resume_all)
+
+    def repair_epoch(self) -> None:
+        """An operator who sees that the store's epoch is behind raises it, until it is not."""
         if self.store.content.epoch.epoch < self._highest_mark():
-            self.operators.raise_epoch(self._highest_mark, self.ttl_ms)
+            if any(c.alive and not c.answered and c.order.kind == "raise_epoch" for c in self.commands.given):
+                self.loop.after(500, self.repair_epoch)
+                return
+            host = max(self.hosts, key=lambda host: host.mark)
+            self.commands.give(Order("raise_epoch", None, 12_000, 0, None, None), host)
+            self.loop.after(3_000, self.repair_epoch)
+
+    def _highest_mark(self) -> Epoch:
+        return max(host.mark for host in self.hosts)
 
     def serving(self) -> list[str]:
+        """Return the nodes that say they serve, and do."""
         names = []
         for host in self.hosts:
-            shell = self.shells[host.name]
-            if shell is None or not shell.alive or not isinstance(shell.node.phase, s.Serving):
+            node = self.nodes[host.name]
+            if node is None or not node.alive or not isinstance(node.phase, s.Serving):
                 continue
             if any(tree.role == "active" and tree.ready for tree in host.trees):
                 names.append(host.name)
         return names
 
     def _nothing_hangs(self) -> None:
-        for name, shell in self.shells.items():
-            phase = shell.node.phase if shell is not None and shell.alive else None
+        for name, node in self.nodes.items():
+            phase = node.phase if node is not None and node.alive else None
             if phase is None or isinstance(phase, s.Ending | s.Stopping | s.Promoting | s.Starting):
                 raise self.checks.violation(f"L1: {name} hangs in {phase}")
         if self._pending():
@@ -363,9 +334,10 @@ class World:
 
     def _at_rest(self) -> bool:
         """Tell whether nothing is under way any more that would change who is active."""
-        names = [host.name for host in self.hosts]
+        settings = self.store.content.settings
         moving = any(
-            shell is None or not shell.alive or isinstance(shell.node.phase, s.Ending | s.Stopping)
-            for shell in (self.shells[name] for name in names)
+            node is None or not node.alive or isinstance(node.phase, s.Ending | s.Stopping | s.Starting)
+            for node in self.nodes.values()
         )
-        return not moving and not self._pending()
+        waiting = any(command.alive and not command.answered for command in self.commands.given)
+        return not (moving or waiting or settings.paused or settings.paused_nodes or self._pending())

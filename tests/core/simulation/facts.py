@@ -1,0 +1,117 @@
+"""What has really happened, and whether what a command said agrees with it (T1)."""
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from sidecar.core.model import LockRecord, Request, Settings
+from sidecar.core.units import Epoch
+from sidecar.errors import BackendError, Failed, Refused, TimedOut
+from sidecar.operate.asking import Done
+from sidecar.operate.maintenance import Changed
+from tests.core.simulation.loop import Loop, Violation
+
+if TYPE_CHECKING:
+    from tests.core.simulation.commands import Command
+
+NO_SETTINGS = Settings()
+UNTOUCHED = ("nothing will happen", "nothing was broken", "is not raised")
+
+
+class Facts:
+    def __init__(self, loop: Loop) -> None:
+        self.loop = loop
+        self.ready: dict[tuple[str, Epoch], int] = {}  # active servers that were ready, and when first
+        self.starts: dict[str, list[int]] = defaultdict(list)  # when a server of that node was started
+        self.states: dict[str, list[str]] = defaultdict(list)  # of each request, as written
+        self.broken: set[str] = set()  # requests that have broken the lock
+        self.raised: set[str] = set()  # who has raised the epoch
+        self.settings: list[tuple[int, Settings]] = [(0, NO_SETTINGS)]
+        self.answered: list[Command] = []
+
+    # told by store and hosts
+
+    def server_started(self, node: str) -> None:
+        self.starts[node].append(self.loop.now)
+
+    def server_ready(self, node: str, role: str, epoch: Epoch) -> None:
+        if role == "active":
+            self.ready.setdefault((node, epoch), self.loop.now)
+
+    def request_written(self, request: Request) -> None:
+        states = self.states[request.id]
+        if request.state in ("refused", "abandoned") and "confirmed" in states:
+            raise self._untrue(f"{request} was confirmed before")
+        states.append(request.state)
+
+    def lock_broken(self, lock: LockRecord) -> None:
+        self.broken.add(lock.request or "")
+
+    def settings_written(self, settings: Settings) -> None:
+        self.settings.append((self.loop.now, settings))
+
+    def store_replaced(self, request: Request | None, settings: Settings) -> None:
+        """What was written to the store after its snapshot has never been, as far as it knows."""
+        if request is not None:
+            states = self.states[request.id]
+            self.states[request.id] = states[: len(states) - states[::-1].index(request.state)]
+        self.settings.append((self.loop.now, settings))
+
+    # what commands have said
+
+    def check_answer(self, command: "Command") -> None:
+        """Check what was said at the moment it was said; `check_all` looks at it again at the end."""
+        self.answered.append(command)
+        order, answer = command.order, command.answer
+        match order.kind, answer:
+            case "restart", Done():
+                if not any(at >= command.born_at for at in self.starts[order.to or ""]):
+                    raise self._untrue(f"{command.name}: no server of {order.to} has started since")
+            case "raise_epoch", Done():
+                if command.name not in self.raised or (answer.node, answer.epoch) not in self.ready:
+                    raise self._untrue(f"{command.name} says {answer}, which is not so")
+            case _, Done():
+                fits = order.to in (None, answer.node) and (answer.node, answer.epoch) in self.ready
+                if not fits:
+                    raise self._untrue(f"{command.name} says {answer}, which is not so")
+            case _, Changed(changed=changed):
+                self._check_settings(command, changed)
+        self._check_refusal(command)
+
+    def check_all(self) -> None:
+        """What was said not to happen has not happened since, either."""
+        for command in self.answered:
+            self._check_refusal(command)
+
+    def _check_refusal(self, command: "Command") -> None:
+        kind, answer, states = command.order.kind, command.answer, self.states[command.id]
+        untouched = isinstance(answer, Refused | BackendError) or (
+            isinstance(answer, Failed) and any(words in str(answer) for words in UNTOUCHED)
+        )
+        if isinstance(answer, TimedOut) or not isinstance(answer, Refused | BackendError | Failed):
+            return
+        lasted = "did not last" not in str(answer)
+        done = {
+            "switchover": "confirmed" in states if untouched else lasted and "done" in states,
+            "restart": "confirmed" in states if untouched else "done" in states,
+            "failover": untouched and command.id in self.broken,
+            "raise_epoch": command.name in self.raised,
+            "pause": self._has_set(command),
+            "resume": self._has_set(command),
+            "status": False,
+        }
+        if done[kind]:
+            raise self._untrue(f"{command.name} has said {answer}, and it has happened: {states}")
+
+    def _has_set(self, command: "Command") -> bool:
+        return any(settings.by == command.name for _, settings in self.settings)
+
+    def _check_settings(self, command: "Command", changed: bool) -> None:
+        node, wanted = command.order.to, command.order.kind == "pause"
+        since = [found for at, found in self.settings if at >= command.born_at]
+        before = [found for at, found in self.settings if at < command.born_at][-1:]
+        seen = [found for found in (*before, *since) if not changed or found.by == command.name]
+        if not any((node in found.paused_nodes if node else found.paused) is wanted for found in seen):
+            raise self._untrue(f"{command.name} says it is set, and it never was")
+
+    def _untrue(self, text: str) -> Violation:
+        return self.loop.fail(Violation(f"T1: {text}"))
