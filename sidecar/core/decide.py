@@ -125,6 +125,7 @@ def _seen(node: s.Node, view: View, now: Instant, policy: s.Policy) -> s.Step:
         broken=view.lock if view.lock is not None and view.lock.state == "broken" else memory.broken,
         request_since=now if asked_anew else memory.request_since,
         answered=None if asked_anew else memory.answered,
+        spent=max(memory.spent, _taken_by_others(view, policy)),
         declined=memory.declined if _still_declines(memory.declined, view) else None,
     )
     request = view.request
@@ -146,6 +147,16 @@ def _vacant_since(memory: s.Memory, view: View, now: Instant) -> Instant | None:
         return None
     same = memory.view is not None and memory.view.epoch == view.epoch
     return memory.vacant_since if same and memory.vacant_since is not None else now
+
+
+def _taken_by_others(view: View, policy: s.Policy) -> Epoch:
+    """Return the highest epoch that somebody else has had.
+
+    A store that was wiped counts anew: a late request of ours may be given such an epoch there once more.
+    """
+    lock, last = view.lock, view.epoch
+    held = lock.epoch if lock is not None and lock.instance != policy.instance else NO_EPOCH
+    return max(held, last.epoch if last.node != policy.node else NO_EPOCH)
 
 
 def _still_declines(node: str | None, view: View) -> bool:

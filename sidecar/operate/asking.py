@@ -50,7 +50,13 @@ class Not(NamedTuple):
     reason: str
 
 
-Verdict = Done | Not | None
+class Unsure(NamedTuple):
+    """Observed too late: what became of it was over before it could be seen."""
+
+    reason: str
+
+
+Verdict = Done | Not | Unsure | None
 Judge = Callable[[View, Request, bool], Verdict]
 """(view, request, at the time limit) → what is observed."""
 
@@ -220,6 +226,8 @@ class Asking:
                     return done._replace(without_active_ms=gap.length_ms)
                 case Not(reason):
                     raise Failed(f"{what}: {reason}")
+                case Unsure(reason):
+                    raise TimedOut(f"{what}: outcome unknown: {reason}; {UNSURE}")
                 case None:
                     pass
             if self.desk.halted():

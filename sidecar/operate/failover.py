@@ -13,7 +13,7 @@ from sidecar.core.model import LockRecord, NodeRecord, Request, RequestState, Vi
 from sidecar.core.units import NO_EPOCH, Epoch, Instant, silence_ms
 from sidecar.errors import BackendError, Conflict, Failed, OutcomeUnknown, Refused, TimedOut
 from sidecar.operate import words
-from sidecar.operate.asking import UNSURE, Done, Gap, Not, Tell, Verdict, new_request, so_far
+from sidecar.operate.asking import UNSURE, Done, Gap, Not, Tell, Unsure, Verdict, new_request, so_far
 from sidecar.operate.desk import PAUSE_MS, READ_WITHIN_MS, Desk, Follower, pause
 from sidecar.operate.handover import serves
 
@@ -118,6 +118,8 @@ def judge_takeover(view: View, request: Request) -> Verdict:
         return None
     if holder.node == request.to or (request.to is None and holder.node != request.source):
         return Done(holder.node, holder.epoch)
+    if holder.epoch > request.epoch + 1:
+        return Unsure(f"{holder.node} is active at epoch {holder.epoch}, others may have been in between")
     what = "active again" if holder.node == request.source else "active"
     instead = f", not {request.to}" if request.to else ""
     return Not(f"{holder.node} is {what} at epoch {holder.epoch}{instead}")
@@ -210,6 +212,8 @@ def _await(
                 return done._replace(without_active_ms=gap.length_ms)
             case Not(reason):
                 raise Failed(f"{what}: {reason}")
+            case Unsure(reason):
+                raise TimedOut(f"{what}: outcome unknown: {reason}; {UNSURE}")
             case None:
                 pass
         state = so_far(follower.view, None)

@@ -3,7 +3,7 @@
 from sidecar.core.model import Request, View
 from sidecar.errors import Refused
 from sidecar.operate import words
-from sidecar.operate.asking import Asking, Done, Not, Tell, Verdict, new_request, refuse_second
+from sidecar.operate.asking import Asking, Done, Not, Tell, Unsure, Verdict, new_request, refuse_second
 from sidecar.operate.desk import Desk, Follower
 
 
@@ -73,6 +73,8 @@ def judge_handover(view: View, request: Request, over: bool) -> Verdict:
     ):  # concluded by who had taken over, and gone again before it was seen from here
         since = f"{holder.node} is active since, at epoch {holder.epoch}"
         return Not(f"{request.to or 'another node'} had taken over, and did not last: {since}")
+    if holder.epoch > request.epoch + 1:
+        return Unsure(f"{holder.node} is active at epoch {holder.epoch}, others may have been in between")
     return Not(f"{holder.node} is active at epoch {holder.epoch}, not {request.to or 'another node'}")
 
 
