@@ -5,6 +5,7 @@ clock, or the old holder has proved its server dead. So a broken lock costs avai
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -143,9 +144,13 @@ def _note(desk: Desk, follower: Follower, request: Request, state: RequestState,
             desk.backend.write(
                 replace(request, state=state, reason=reason or None), expected=expected, deadline=until
             )
-            follower.refresh(until)
         except Conflict:
-            follower.refresh(until)
+            try:
+                follower.refresh(until)
+            except BackendError:
+                if first:
+                    raise
+                return
         except BackendError as error:
             if not first:
                 return
@@ -154,6 +159,8 @@ def _note(desk: Desk, follower: Follower, request: Request, state: RequestState,
             pause(PAUSE_MS)
             follower.refresh(until)
         else:
+            with suppress(BackendError):  # it is written: what goes wrong from here on changes nothing
+                follower.refresh(until)
             return
 
 
@@ -169,13 +176,13 @@ def _break(desk: Desk, follower: Follower, what: Plan, request: Request) -> None
                 ttl_ms=what.ttl_ms,
                 deadline=min(until, desk.after(READ_WITHIN_MS)),
             )
-        except Conflict:
-            follower.refresh(until)
+        except Conflict as error:
+            _refresh(follower, until, unsure, error)
             if unsure or _is_broken(follower.view, request):
                 return  # a try whose answer was lost may have done it: what follows will show
             reason = f"the lock changed hands meanwhile: {so_far(follower.view, None)}"
             _note(desk, follower, request, "failed", reason)
-            raise Failed(f"failover: {reason}; nothing was broken") from None
+            raise Failed(f"failover: {reason}; nothing was broken") from error
         except BackendError as error:
             unsure = unsure or isinstance(error, OutcomeUnknown)
             over = not error.retry or desk.halted() or desk.clock.now() >= until
@@ -188,6 +195,18 @@ def _break(desk: Desk, follower: Follower, what: Plan, request: Request) -> None
             pause(PAUSE_MS)
         else:
             return
+
+
+def _refresh(follower: Follower, until: Instant, unsure: bool, conflict: Conflict) -> None:
+    """Look what the lock is, now that it is not what it was. Nothing was broken, unless by an earlier try."""
+    try:
+        follower.refresh(until)
+    except BackendError as error:
+        if unsure:
+            raise TimedOut(
+                f"failover: it is unknown whether the lock is broken: {error}; {UNSURE}"
+            ) from error
+        raise Failed(f"failover: {conflict}; nothing was broken") from error
 
 
 def _is_broken(view: View, request: Request) -> bool:

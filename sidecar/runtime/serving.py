@@ -121,8 +121,12 @@ class ServerLane:
         self._order(run, lambda name: self._guard.extend(name, deadline, note))
 
     def stop(self, run: s.Run, kill_at: Instant) -> None:
-        """Stop *run* gracefully; the guard kills it at *kill_at*."""
-        self._prober.forget(run)
+        """Stop *run* gracefully; the guard kills it at *kill_at*.
+
+        A standby may make itself active even then, and is to be killed at once.
+        """
+        if self._roles.get(run) != "standby":
+            self._prober.forget(run)
         self._order(run, lambda name: self._guard.stop(name, kill_at))
 
     def kill(self, run: s.Run) -> None:
