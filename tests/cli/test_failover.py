@@ -8,14 +8,16 @@ from dataclasses import replace
 
 import pytest
 
-from sidecar.core.model import EpochRecord, Settings
+from sidecar.core.model import EpochRecord, Request, RequestState, Settings, View
 from sidecar.core.units import NO_EPOCH, Epoch
-from sidecar.errors import Failed, OutcomeUnknown, Refused, TimedOut
+from sidecar.errors import Conflict, Failed, NotSent, OutcomeUnknown, Refused, TimedOut
 from sidecar.operate import failover as operation
-from sidecar.operate.asking import Done
+from sidecar.operate.asking import Done, Not, Unsure
 from sidecar.operate.desk import Desk
 from sidecar.operate.failover import Plan
+from sidecar.operate.handover import judge_handover
 from tests.cli.stage import Stage, request
+from tests.core import made
 
 MINUTE_MS = 60_000
 TTL_MS = 600
@@ -227,3 +229,116 @@ def test_an_unreadable_epoch_may_be_raised_to_what_is_known(stage: Stage) -> Non
     view = replace(stage.view(), unreadable=("epoch",), epoch=EpochRecord())
 
     assert operation.plan_raise(view, Epoch(0)).floor == 0
+
+
+# ---- bugs that were found, most of them by the simulation
+
+
+def judged(
+    request_state: RequestState, holder: str, epoch: int, *, ours: bool = True, to: str = "b"
+) -> tuple[View, Request]:
+    """Return what is seen when *holder* serves at *epoch*, after a to b was asked at epoch 7."""
+    asked = made.request(state=request_state, to=to)
+    serving = made.other(holder, role="active", state="running", epoch=Epoch(epoch), available=False)
+    latest = asked if ours else replace(asked, id="r2", state="asked", epoch=Epoch(epoch))
+    return made.view(made.lock(holder, epoch), epoch, nodes=(serving,), request=latest), asked
+
+
+def test_bug_a_switchover_that_did_not_last_was_called_one_that_did_not_come_about() -> None:
+    verdict = judge_handover(*judged("done", "c", 9), False)
+
+    assert isinstance(verdict, Not)
+    assert "b had taken over, and did not last: c is active since, at epoch 9" in verdict.reason
+
+
+def test_bug_a_switchover_that_was_overtaken_before_it_was_seen_was_called_failed() -> None:
+    view, asked = judged("confirmed", "c", 9, ours=False)
+    assert isinstance(judge_handover(view, asked, False), Unsure)
+
+    first, asked = judged("confirmed", "c", 8, ours=False)
+    assert isinstance(judge_handover(first, asked, False), Not)  # nobody can have been in between
+
+
+def test_bug_a_failover_that_did_not_last_was_called_one_that_did_not_come_about() -> None:
+    assert isinstance(operation.judge_takeover(*judged("confirmed", "c", 9)), Unsure)
+    assert isinstance(operation.judge_takeover(*judged("confirmed", "c", 8)), Not)
+
+
+def test_bug_a_raise_whose_answer_was_lost_was_called_not_done(stage: Stage) -> None:
+    stage.ttl_ms = TTL_MS
+    stage.appear("node-a", mark=Epoch(17), state="failed")
+    desk, what = stage.desk(), operation.plan_raise(stage.view(), NO_EPOCH)
+
+    class Lossy(Interposed):
+        def raise_epoch(self, floor: Epoch, **how: object) -> Epoch:
+            if stage.view().lock is None:
+                self._real.raise_epoch(floor, **how)  # type: ignore[arg-type]
+                raise OutcomeUnknown("127.0.0.1:1: the answer was lost")
+            raise Conflict("lock: taken by somebody else since")
+
+    with pytest.raises(TimedOut, match="unknown whether the epoch is raised"):
+        operation.raise_epoch(replace(desk, backend=Lossy(desk)), what, MINUTE_MS, stage.tell)  # type: ignore[arg-type]
+
+
+def test_bug_a_break_was_called_not_done_when_the_store_went_away_after_it(
+    dead: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operation, "BREAK_WITHIN_MS", 600)
+    desk, what = dead.desk(), plan(dead)
+
+    class Leaving(Interposed):
+        tries = 0
+
+        def break_lock(self, epoch: Epoch, **how: object) -> None:
+            self.tries += 1
+            self._real.break_lock(epoch, **how)  # type: ignore[arg-type]
+            raise OutcomeUnknown("127.0.0.1:1: the answer was lost")
+
+        def read(self, **how: object) -> View:
+            if self.tries > 1:
+                raise NotSent("127.0.0.1:1: no connection")
+            return self._real.read(**how)  # type: ignore[arg-type]
+
+    with pytest.raises(TimedOut, match="unknown whether the lock is broken"):
+        failover(dead, what, desk=replace(desk, backend=Leaving(desk)))  # type: ignore[arg-type]
+
+
+def test_bug_a_failover_was_called_not_done_when_its_last_note_met_another_and_the_store_went_away(
+    dead: Stage,
+) -> None:
+    desk, what = dead.desk(), plan(dead)
+
+    class Leaving(Interposed):
+        broken = noted = False
+
+        def break_lock(self, epoch: Epoch, **how: object) -> None:
+            self._real.break_lock(epoch, **how)  # type: ignore[arg-type]
+            self.broken = True
+
+        def write(self, value: object, **how: object) -> int:
+            if self.broken:
+                self.noted = True
+                raise Conflict("request: somebody else was quicker")
+            return self._real.write(value, **how)  # type: ignore[arg-type]
+
+        def read(self, **how: object) -> View:
+            if self.noted:
+                raise NotSent("127.0.0.1:1: no connection")
+            return self._real.read(**how)  # type: ignore[arg-type]
+
+    with pytest.raises(TimedOut, match="nobody was seen to take over"):
+        failover(dead, what, 700, replace(desk, backend=Leaving(desk)))  # type: ignore[arg-type]
+
+
+def test_bug_the_lock_of_somebody_who_is_gone_kept_the_epoch_of_a_restored_store(stage: Stage) -> None:
+    stage.ttl_ms = TTL_MS
+    stage.appear("node-b", mark=Epoch(17), state="failed")
+    stage.acquire("node-a")
+    held = stage.view()
+    assert held.holder is not None
+
+    free = operation.await_free(stage.desk(), held, NO_EPOCH, stage.tell)
+
+    assert free.vacant
+    assert operation.plan_raise(free, NO_EPOCH).floor == 17
+    assert any("watching for 3.6 s whether it is still renewed" in line for line in stage.told)

@@ -12,7 +12,7 @@ from sidecar.core import state as s
 from sidecar.core.advance import KILLS_MAX, LEASE_OVER
 from sidecar.core.candidate import rank
 from sidecar.core.decide import begin, decide
-from sidecar.core.model import NodeRecord
+from sidecar.core.model import LockRecord, NodeRecord
 from sidecar.core.outlook import describe, wake_at
 from sidecar.core.units import NO_EPOCH, Epoch, Instant, lease_deadline, silence_ms, usable_ms
 from tests.core.made import (
@@ -632,6 +632,36 @@ def test_bug_a_tree_that_could_not_be_killed_kept_the_lock_for_ever() -> None:
     assert kills == KILLS_MAX + 1
     assert isinstance(node.phase, s.Ending)
     assert node.phase.owes == EPOCH
+
+
+def test_bug_failback_was_tried_again_and_again_to_a_node_that_did_not_take_the_lock() -> None:
+    """It said that it was able, but heard nothing of the vacancy: an outage every TTL."""
+    able = other(priority=200, failback=True)
+    seen = view(lock(), nodes=(able,))
+    memory = replace(BUSY, view=seen, better=("b", at(-POLICY.ttl_ms)))
+
+    left = step(serving(), s.Tick(), memory)
+    assert isinstance(left.node.phase, s.Stopping)
+    again = replace(left.node.memory, view=None, better=None)
+    waiting = step(serving(), s.Seen(seen), again, after_ms=1)
+    assert waiting.node.memory.better is None
+
+    gone = decide(waiting.node, s.Seen(view(lock())), at(2), POLICY)
+    back = decide(gone.node, s.Seen(seen), at(3), POLICY)
+    assert back.node.memory.better == ("b", at(3))
+
+
+@pytest.mark.parametrize("held", [lock("b", 8), None], ids=["held", "released"])
+def test_bug_a_late_request_got_an_epoch_from_a_wiped_store_that_another_node_had_had(
+    held: LockRecord | None,
+) -> None:
+    """The store counted anew, and a request of before it was wiped reached it."""
+    seen = step(s.Idle(), s.Seen(view(held, 8, by="b")), s.Memory(call="acquire"))
+
+    late = decide(seen.node, grant(8), at(1), POLICY)
+
+    assert late.node.phase == s.Idle()
+    assert late.actions == (s.Release(Epoch(8), "not needed"),)
 
 
 def test_bug_a_restart_of_a_server_that_was_lost_meanwhile_was_never_concluded() -> None:

@@ -216,7 +216,7 @@ class Host:
                 tree.stop_ms = random.randint(0, times.stop_timeout_ms * 3 // 2)
             tree.deaf = self.loop.chance(0.1)
             if tree.role == "standby" and self.loop.chance(0.05):
-                self.loop.after(random.randint(0, times.ttl_ms * 4), lambda: self._activate(tree))
+                self.loop.after(random.randint(0, times.ttl_ms * 4), lambda: self.activate(tree))
         self.loop.after(ready_ms, lambda: self._ready(tree))
 
     def server_died(self, tree: Tree) -> None:
@@ -237,7 +237,7 @@ class Host:
             tree.ready = True
             self.on_ready(self, tree)
 
-    def _activate(self, tree: Tree) -> None:
+    def activate(self, tree: Tree) -> None:
         if not tree.dead and not tree.suspended:
             self.loop.counts["standby activated itself"] += 1
             tree.activated_at = self.loop.now

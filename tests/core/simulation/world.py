@@ -22,7 +22,7 @@ from tests.core.simulation.node import Node, config_of
 from tests.core.simulation.stage import staged
 from tests.core.simulation.store import Store
 
-FAULTS_TTLS = 14  # how long things go wrong
+FAULTS_TTLS = 9  # how long things go wrong
 RATES_PERMILLE = (990, 995, 1000, 1005, 1010)
 Settings = tuple[int, bool, Standby, int, bool, bool]  # what `config_of` takes besides the name
 SYSTEMD_MS = 1_000  # a sidecar that is down is started again
