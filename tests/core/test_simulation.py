@@ -1,12 +1,14 @@
-"""The real core in a simulated cluster: whatever goes wrong, one active server at most, and soon one.
+"""The real program in a simulated cluster: one active at most, soon one, and true answers, whatever goes wrong.
 
-Goal: S1 to S3, L1, L2 and T1 of the design, under crashes, freezes, cuts, late, lost and repeated
-requests, clocks that differ, stores that are wiped, and commands in any order.
-Method: a discrete-event simulation with seeded randomness (`tests.core.simulation`). A failing seed
-replays exactly: ``python -m tests.core.simulation SEED 1`` prints what led to it. SIMULATION_FIRST
-and SIMULATION_BATCH choose other seeds, and more of them. `tests.core.mutants` proves that it can see.
-Not covered: a host frozen as a whole by its hypervisor; a store that loses an epoch before every
-node has seen it (nobody could tell); clocks further apart than the 1 % that the lease allows for.
+Goal: S1 to S3, L1, L2 and T1 of docs/guarantees.md, under crashes, freezes, suspended hosts, cuts, stale
+members, late, lost and repeated requests, clocks that differ, stores that are wiped or restored, and
+commands in any order.
+Method: a discrete-event simulation with seeded randomness (`tests.core.simulation`) of the real core, runtime
+and commands. A failing schedule replays exactly, and ``./scripts/simulate --seed N`` tells it as short as it
+can. SIMULATION_FIRST and SIMULATION_BATCH choose other schedules. `tests.core.mutants` proves that it can see.
+Not covered: a host frozen as a whole by its hypervisor; a store that loses an epoch before every node has
+seen it (nobody could tell); clocks further apart than the 1 % that the lease allows for; what the kernel does
+(system tests).
 """
 
 import os
