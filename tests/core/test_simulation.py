@@ -1,16 +1,17 @@
-"""The real program in a simulated cluster: one active at most, soon one, and true answers, whatever goes wrong.
+"""The real program in a simulated cluster: one active at most, soon one, true answers, whatever goes wrong.
 
 Goal: S1 to S3, L1, L2 and T1 of docs/guarantees.md, under crashes, freezes, suspended hosts, cuts, stale
 members, late, lost and repeated requests, clocks that differ, stores that are wiped or restored, and
 commands in any order.
 Method: a discrete-event simulation with seeded randomness (`tests.core.simulation`) of the real core, runtime
 and commands. A failing schedule replays exactly, and ``./scripts/simulate --seed N`` tells it as short as it
-can. SIMULATION_FIRST and SIMULATION_BATCH choose other schedules. `tests.core.mutants` proves that it can see.
+can. SIMULATION_FIRST and SIMULATION_BATCH choose other schedules. `tests.core.mutants` proves that it sees.
 Not covered: a host frozen as a whole by its hypervisor; a store that loses an epoch before every node has
 seen it (nobody could tell); clocks further apart than the 1 % that the lease allows for; what the kernel does
 (system tests).
 """
 
+import dataclasses
 import os
 from collections import Counter
 
@@ -20,6 +21,8 @@ from sidecar.config import timing
 from sidecar.core import state as s
 from sidecar.operate.asking import Done
 from sidecar.operate.maintenance import Changed
+from tests.core import made
+from tests.core.simulation import swift
 from tests.core.simulation.commands import Command, Order
 from tests.core.simulation.world import Mercy, World
 
@@ -237,3 +240,10 @@ def test_a_schedule_replays_exactly() -> None:
 
     assert stories[0] == stories[1]
     assert any(isinstance(node.phase, s.Serving) for node in world.nodes.values() if node)
+
+
+def test_the_swift_replace_is_the_usual_one() -> None:
+    for old, changes in ((s.Memory(), {"call": "renew", "runs": 3}), (made.serving(), {"run": 9})):
+        assert swift.replace(old, **changes) == dataclasses.replace(old, **changes)
+    with pytest.raises(AttributeError):
+        swift.replace(s.Memory(), unknown=1)

@@ -5,7 +5,6 @@ up. Errors say what the real ones say: `NotSent` only where nothing has happened
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TypeVar, cast
 
 from sidecar.core.model import HistoryEntry, NodeRecord, Request, Settings, View
@@ -15,6 +14,7 @@ from sidecar.ports import BackendInfo, Grant, HeldBy, Hold
 from tests.core.simulation.host import Host
 from tests.core.simulation.loop import Network
 from tests.core.simulation.store import Store
+from tests.core.simulation.swift import replace
 from tests.core.simulation.threads import Process, Strand, current
 
 T = TypeVar("T")

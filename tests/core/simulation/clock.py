@@ -16,4 +16,6 @@ class Clock:
         return -(-(instant - self.origin) * 1000 // self.rate)
 
     def after(self, delay_ms: int, event: Event) -> None:
-        self.loop.at(self.true(self.now() + delay_ms), event)
+        loop, rate = self.loop, self.rate
+        shown = loop.now * rate // 1000 + delay_ms  # as `true` of `now`, without the calls
+        loop.at(-(-shown * 1000 // rate), event)

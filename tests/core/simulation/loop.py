@@ -35,13 +35,14 @@ class Loop:
         self.at(self.now + delay_ms, event)
 
     def at(self, when_ms: int, event: Event) -> None:
-        self._order += 1
-        heapq.heappush(self._events, (max(when_ms, self.now), self._order, event))
+        self._order = order = self._order + 1
+        heapq.heappush(self._events, (when_ms if when_ms > self.now else self.now, order, event))
 
     def run(self, until_ms: int) -> None:
         events = self._events
+        pop = heapq.heappop
         while events and events[0][0] <= until_ms:
-            self.now, _, event = heapq.heappop(events)
+            self.now, _, event = pop(events)
             event()
             if self._failure is not None:
                 raise self._failure

@@ -14,12 +14,16 @@ from unittest.mock import patch
 import psutil
 
 from sidecar import events
+from sidecar.core import advance as core_advance
+from sidecar.core import decide as core_decide
+from sidecar.core import moves as core_moves
+from sidecar.core import requests as core_requests
 from sidecar.core import state as s
 from sidecar.core.decide import decide
 from sidecar.core.units import Instant
 from sidecar.operate import asking, desk, failover, maintenance
 from sidecar.runtime import lanes, locking, main, probing, serving, shell, watching
-from tests.core.simulation import threads
+from tests.core.simulation import swift, threads
 from tests.core.simulation.guarding import GuardClient
 from tests.core.simulation.loop import Violation
 from tests.core.simulation.node import Marks, Node
@@ -111,6 +115,10 @@ def _signal(number: int, handler: Any) -> None:
 
 
 PUT = (
+    (core_decide, {"replace": swift.replace}),
+    (core_advance, {"replace": swift.replace}),
+    (core_moves, {"replace": swift.replace}),
+    (core_requests, {"replace": swift.replace}),
     (lanes, {"threading": _THREADING, "SimpleQueue": SimpleQueue, "emit": _emit, "LOG": _LOG}),
     (locking, {"LOG": _LOG}),
     (watching, {"threading": _THREADING, "LOG": _LOG, "random": _Random}),

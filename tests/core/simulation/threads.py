@@ -8,6 +8,7 @@ late and in order, a killed one never runs again.
 import math
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from queue import Empty
 from typing import Generic, TypeVar
 
@@ -37,7 +38,7 @@ class Strand(greenlet):
         self.ticket += 1
         mine = self.ticket
         if timeout_ms is not None:
-            process.clock.after(timeout_ms, lambda: self._resume(mine, None))
+            process.clock.after(timeout_ms, partial(self._resume, mine, None))
         value: object = process.hub.switch()
         if not process.alive:
             raise GreenletExit
@@ -45,15 +46,15 @@ class Strand(greenlet):
 
     def wake(self, value: object = True) -> None:
         """End the present wait."""
-        mine, loop = self.ticket, self.process.loop
-        slow_ms = loop.random.randint(1, SLOW_MAX_MS) if loop.chance(SLOW) else 0
-        loop.after(slow_ms, lambda: self._resume(mine, value))
+        loop = self.process.loop
+        slow_ms = loop.random.randint(1, SLOW_MAX_MS) if loop.random.random() < SLOW else 0
+        loop.at(loop.now + slow_ms, partial(self._resume, self.ticket, value))
 
     def _resume(self, ticket: int, value: object) -> None:
         process = self.process
         if ticket != self.ticket or not process.alive or self.dead:
             return
-        if process.frozen:
+        if process.loop.now < process.frozen_until:
             process.stalled.append(lambda: self._resume(ticket, value))
             return
         self.ticket += 1
