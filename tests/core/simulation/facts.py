@@ -55,6 +55,7 @@ class Facts:
             states = self.states[request.id]
             self.states[request.id] = states[: len(states) - states[::-1].index(request.state)]
         self.settings.append((self.loop.now, settings))
+        self.answered.clear()  # it may come about again, by a request that is back in an earlier state
 
     # what commands have said
 
