@@ -15,6 +15,7 @@ Rules
 """
 
 import queue
+import random
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -34,7 +35,7 @@ PATIENCE_MS = 600  # with a refusal, which may be up to two backoffs old (gRPC f
 REASK_MS = (
     1_000  # etcd 3.4 forgets reads over a change of leader, and answers after 7 s (3.5: asks again itself)
 )
-PAUSE_MS = 100  # between rounds while a cluster has no leader; an election takes about 1 s
+PAUSE_MS = 100  # about, between rounds while a cluster has no leader; an election takes about 1 s
 CONFIRM_MS = 1_000  # for all members to say whether the store was replaced
 REASON_CHARS = 160
 CHANNEL_OPTIONS = (
@@ -298,7 +299,11 @@ class Client:
                     asked = [] if now - round_at >= REASK_MS else [attempt.endpoint for attempt in pending]
                     if again or not asked:
                         waiting = [endpoint for endpoint in self._order() if endpoint not in asked]
-                        round_at, again, next_at = now, False, Instant(now + PAUSE_MS)
+                        round_at, again, next_at = (
+                            now,
+                            False,
+                            Instant(now + random.randint(PAUSE_MS // 2, PAUSE_MS * 3 // 2)),
+                        )
                 until = next_at if waiting else Instant(round_at + REASK_MS)
                 try:
                     attempt = done.get(timeout=left_s(min(until, deadline), self._clock) + 0.001)

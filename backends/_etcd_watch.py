@@ -2,8 +2,9 @@
 
 A thread reads all keys, then follows the stream from the next revision on; whatever breaks the stream
 (compaction, a member without leader, a move to another endpoint) makes it begin again with a read. A
-stream on a member that froze says nothing for ever: so whoever waits makes sure every `CHECK_MS` that
-some linearizable answer has come.
+stream on a member that froze says nothing for ever: so whoever waits makes sure every `CHECK_MS`, with a
+TTL over 10 s every tenth of it, that some linearizable answer has come. While there is no stream the thread
+reads, and nobody else: a store that comes back is asked once by each node.
 """
 
 import threading
@@ -14,13 +15,14 @@ from typing import Any
 from backends._etcd_client import Client
 from backends._etcd_rpc import DELETE, after, pb
 from backends._grpc import grpc
-from sidecar.clock import Clock
+from sidecar.clock import Backoff, Clock
 from sidecar.core.units import Instant
 from sidecar.errors import BackendError, NotSent
 
 CHECK_MS = 1_000  # silence after which the keys are read; a frozen member delays a wake-up by up to this
 LOAD_MS = 2_000
-PAUSE_S = 0.1
+CHECKS_PER_TTL = 10  # at most, where the TTL is long: reads of idle nodes are most of what etcd has to do
+PAUSE_FIRST_S, PAUSE_MAX_S = 0.1, 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,9 @@ class Watcher:
         self._latest = Snapshot({}, 0, -1)
         self._error: BackendError | None = None  # why nothing is known since then
         self._stream: Any = None
+        self._following = False  # else the thread is about to read: nobody else has to
+        self._check_ms = CHECK_MS
+        self._backoff = Backoff(PAUSE_FIRST_S, PAUSE_MAX_S)
         self._thread: threading.Thread | None = None
         client.on_move = self.restart
 
@@ -68,12 +73,10 @@ class Watcher:
         """
         self._start()
         while True:
-            check_at = Instant(max(self._client.checked_at, self._clock.now() - CHECK_MS) + CHECK_MS)
+            check_at = self._next_check()
             wait_ms = max(1, min(deadline, check_at) - self._clock.now())
             with self._changed:
-                self._changed.wait_for(
-                    lambda: self._closed.is_set() or news(self._latest), min(wait_ms, CHECK_MS) / 1000
-                )
+                self._changed.wait_for(lambda: self._closed.is_set() or news(self._latest), wait_ms / 1000)
                 if self._closed.is_set():
                     raise NotSent(f"{self._client.address}: closed")
                 if news(self._latest):
@@ -83,8 +86,12 @@ class Watcher:
                 if error is not None or self._latest.generation < 0:
                     raise NotSent(str(error or f"{self._client.address}: no answer in time"))
                 return None
-            if self._clock.now() >= check_at:
+            if self._clock.now() >= check_at and self._following:
                 self._check(deadline)
+
+    def pace(self, ttl_ms: int) -> None:
+        """Check a silent stream the more seldom the longer the TTL."""
+        self._check_ms = max(CHECK_MS, ttl_ms // CHECKS_PER_TTL)
 
     @property
     def latest(self) -> Snapshot:
@@ -122,19 +129,25 @@ class Watcher:
                 self._thread = threading.Thread(target=self._run, name="etcd-watch", daemon=True)
                 self._thread.start()
 
+    def _next_check(self) -> Instant:
+        now = self._clock.now()
+        silent_since = max(self._client.checked_at, now - self._check_ms) if self._following else now
+        return Instant(silent_since + self._check_ms)
+
     def _check(self, deadline: Instant) -> None:
         try:
             self.offer(self._load(Instant(min(deadline, self._clock.now() + CHECK_MS))))
         except BackendError as error:
             with self._changed:
                 self._error = error
-            self._closed.wait(PAUSE_S)
+            self._closed.wait(PAUSE_FIRST_S)
 
     def _run(self) -> None:
         while not self._closed.is_set():
             try:
                 snapshot = self._load(Instant(self._clock.now() + LOAD_MS))
                 self.offer(snapshot)
+                self._backoff.reset()
                 self._follow(snapshot)
             except (grpc.RpcError, ValueError) as error:  # ValueError: the channel is closed
                 self._lost(
@@ -150,7 +163,7 @@ class Watcher:
         if not known:
             with self._changed:
                 self._error = error
-            self._closed.wait(PAUSE_S)
+            self._closed.wait(self._backoff.next_s())
 
     def _follow(self, start: Snapshot) -> None:
         endpoint = self._client.current
@@ -162,12 +175,14 @@ class Watcher:
         try:
             if self._client.current is not endpoint or self._closed.is_set():
                 return
+            self._following = True
             for answer in self._stream:
                 if answer.canceled or self._client.generation != start.generation:
                     return
                 if answer.events:
                     self._apply(answer, start.generation)
         finally:
+            self._following = False
             self._stream.cancel()
 
     def _apply(self, answer: Any, generation: int) -> None:

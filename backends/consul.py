@@ -41,7 +41,7 @@ from backends.shared import (
     key_of,
     root,
 )
-from sidecar.clock import Clock
+from sidecar.clock import Backoff, Clock
 from sidecar.core.model import EpochRecord, HistoryEntry, NodeRecord, Request, Settings, View
 from sidecar.core.units import NO_EPOCH, Epoch, Instant
 from sidecar.documents import encode
@@ -56,7 +56,7 @@ from sidecar.ports import BackendInfo, BackendSettings, Grant, HeldBy, Hold
 
 WAIT_MAX_MS = 5_000  # of one blocking query: after a restore it waits for an index that is far off
 ANSWER_MS = 50  # for an answer on its way: longer makes an end of silence a fresh query more often late
-RETRY_MS = 50  # after a failed query: a store that is back is seen this much later
+RETRY_FIRST_S, RETRY_MAX_S = 0.05, 0.5  # after failed queries: a store that is back is seen this much later
 WAIT_MIN_MS = 10  # below, a query's way there and back is longer than the wait
 TXN_OPS_MAX = 60  # Consul 1.8 refuses more than 64
 VIEW_KEYS = (LOCK, EPOCH, REQUEST, SETTINGS, NODES)  # everything but history, as prefixes
@@ -79,6 +79,7 @@ class ConsulBackend:
         self._board = Board()
         self._mutex = threading.Lock()
         self._watched = 0  # the board knows everything up to this index of the prefix; 0: unknown
+        self._backoff = Backoff(RETRY_FIRST_S, RETRY_MAX_S)
         self._presence = Presence(client, prefix + NODES, clock)
 
     def info(self, *, deadline: Instant) -> BackendInfo:
@@ -347,9 +348,10 @@ class ConsulBackend:
                 raise
             rest_ms = until - self._clock.now()
             if rest_ms > 0:
-                self._pause(min(rest_ms, RETRY_MS))
+                self._pause(min(rest_ms, round(self._backoff.next_s() * 1000)))
             fair = rest_ms > 0 or left_ms > 4 * ANSWER_MS  # it had its chance to say "no change"
             return error if fair else trouble
+        self._backoff.reset()
         return None
 
     def _set_watched(self, index: int) -> None:

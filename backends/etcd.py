@@ -223,6 +223,7 @@ class EtcdBackend:
     def publish(self, record: NodeRecord, *, ttl_ms: int, deadline: Instant) -> None:
         """Put the node's key on its own lease; a standby that can take over also freshens its spare."""
         ttl_s, key = _whole_s(ttl_ms), self._key(NODES + record.node)
+        self._watcher.pace(ttl_ms)
         for _ in range(2):
             lease = self._presence.get(record.node)
             if lease is None or not self._leases.keep(lease, deadline):

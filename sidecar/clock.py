@@ -1,5 +1,6 @@
 """The only module that reads a clock or sleeps."""
 
+import random
 import time
 from typing import Protocol
 
@@ -41,6 +42,28 @@ class ManualClock:
         if by_ms < 0:
             raise ValueError(f"time does not go back, got {by_ms}")
         self._now_ms += by_ms
+
+
+class Backoff:
+    """Pauses between tries that fail: each up to twice the last, and cut by up to half at random.
+
+    Whatever takes a store away takes it from everybody in the same instant; what is drawn here
+    keeps them from coming back in the same instant, too.
+    """
+
+    def __init__(self, first_s: float, max_s: float) -> None:
+        self._first_s, self._max_s = first_s, max_s
+        self._pause_s = first_s
+
+    def next_s(self) -> float:
+        """Return how long to wait before the next try."""
+        pause_s = self._pause_s * random.uniform(0.5, 1.0)
+        self._pause_s = min(self._max_s, self._pause_s * 2)
+        return pause_s
+
+    def reset(self) -> None:
+        """Begin again with the first pause: a try has worked."""
+        self._pause_s = self._first_s
 
 
 def left_s(deadline: Instant, clock: Clock) -> float:

@@ -4,7 +4,7 @@ import random
 import threading
 from collections.abc import Callable
 
-from sidecar.clock import Clock
+from sidecar.clock import Backoff, Clock
 from sidecar.core.model import NodeRecord, View
 from sidecar.core.units import Instant
 from sidecar.errors import BackendError
@@ -14,7 +14,8 @@ from sidecar.runtime.lanes import JOIN_WITHIN_S, Health
 
 LONG_POLL_MS = 30_000
 SETTLE_S = 0.03  # a takeover changes a node's record several times; the lock's own calls go first
-RETRY_FIRST_S, RETRY_MAX_S = 0.05, 1.0  # jittered; the others' restart storms hit the store together
+RETRY_FIRST_S, RETRY_MAX_S = 0.05, 1.0
+PUBLISH_PARTS = 3  # of a TTL between two publishings at most, as C12 asks: two may fail before it expires
 
 
 class Watcher:
@@ -40,13 +41,13 @@ class Watcher:
         self._thread.join(JOIN_WITHIN_S)
 
     def _watch(self) -> None:
-        health, pause_s = Health("watch"), RETRY_FIRST_S
+        health, backoff = Health("watch"), Backoff(RETRY_FIRST_S, RETRY_MAX_S)
         view: View | None = None
         while not self._closing.is_set():
             try:
                 view = self._next(view)
                 health.well()
-                pause_s = RETRY_FIRST_S
+                backoff.reset()
                 continue
             except BackendError as error:
                 if not self._closing.is_set():
@@ -54,8 +55,7 @@ class Watcher:
             except Exception:  # outermost frame of the thread
                 LOG.exception("internal_error")
             view = None
-            self._closing.wait(pause_s * random.uniform(0.5, 1.0))
-            pause_s = min(RETRY_MAX_S, pause_s * 2)
+            self._closing.wait(backoff.next_s())
 
     def _next(self, view: View | None) -> View:
         now = self._clock.now()
@@ -68,6 +68,11 @@ class Watcher:
             return view
         self._post(seen)
         return seen
+
+
+def publish_pause_s(ttl_ms: int) -> float:
+    """Return the time to the next publishing, drawn anew each time: nodes started together drift apart."""
+    return ttl_ms / 1000 / PUBLISH_PARTS * random.uniform(0.8, 1.0)
 
 
 class Publisher:
@@ -103,7 +108,6 @@ class Publisher:
 
     def _publish(self) -> None:
         health = Health("publish")
-        pause_s = self._ttl_ms / 1000 / 3  # as C12 asks: two may fail before the record expires
         while not self._closing.is_set():
             self._changed.clear()
             try:
@@ -114,5 +118,5 @@ class Publisher:
                 health.ill(error)
             except Exception:  # outermost frame of the thread
                 LOG.exception("internal_error")
-            if self._changed.wait(pause_s):
+            if self._changed.wait(publish_pause_s(self._ttl_ms)):
                 self._closing.wait(SETTLE_S)
