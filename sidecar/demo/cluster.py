@@ -66,7 +66,9 @@ class DemoNode:
     settings: dict[str, Any]
     environment: Mapping[str, str] = field(default_factory=dict)
     process: "subprocess.Popen[bytes] | None" = None
+    ports: Sequence[int] = ()  # client, web, plain web, admin
     prefix: Sequence[str] = ()  # e.g. ``unshare --time …``
+    _guard: psutil.Process | None = field(default=None, repr=False)  # as it was found last
 
     @property
     def config(self) -> Path:
@@ -88,9 +90,13 @@ class DemoNode:
         """Where guard and sidecar meet."""
         return Path(str(self.settings["paths"]["run"]))
 
+    def write_config(self) -> None:
+        """Write the configuration file."""
+        self.config.write_text(yaml.safe_dump(self.settings))
+
     def start(self, *options: str) -> None:
         """Start ``sidecar run``."""
-        self.config.write_text(yaml.safe_dump(self.settings))
+        self.write_config()
         command = [
             *self.prefix,
             sys.executable,
@@ -119,18 +125,24 @@ class DemoNode:
 
     def guard_pid(self) -> int | None:
         """Return the guard's pid, found by its command line that names our run directory."""
-        for process in psutil.process_iter(["pid", "cmdline"]):
-            words = process.info["cmdline"] or []
-            if str(self.run_dir) in words and any(word.endswith("guard.py") for word in words):
-                with contextlib.suppress(psutil.Error):
-                    if process.ppid() not in self._guards(words):
-                        return int(process.pid)
+        if self._guard is not None and self._is_ours(self._guard.pid) and self._guard.is_running():
+            return int(self._guard.pid)
+        self._guard = None
+        ours = {pid for pid in psutil.pids() if self._is_ours(pid)}
+        for pid in ours:
+            with contextlib.suppress(psutil.Error):
+                process = psutil.Process(pid)
+                if process.ppid() not in ours:  # the keeper is forked from the guard and has its command line
+                    self._guard = process
+                    return pid
         return None
 
-    @staticmethod
-    def _guards(words: list[str]) -> set[int]:
-        """Return the pids of all processes with this command line: the keeper is forked from the guard."""
-        return {p.pid for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"] == words}
+    def _is_ours(self, pid: int) -> bool:
+        try:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        except OSError:
+            return False
+        return str(self.run_dir).encode() in words and any(word.endswith(b"guard.py") for word in words)
 
     def tree(self) -> list[psutil.Process]:
         """Return guard, keeper and the whole server tree, the guard first."""
@@ -152,6 +164,16 @@ class DemoNode:
             return any(word.endswith("guard.py") for word in process.cmdline())
         except psutil.Error:
             return False
+
+    def part(self, name: str) -> list[psutil.Process]:
+        """Return the living processes of ``sidecar``, ``guard``, ``keeper`` or ``server``; [] for none."""
+        if name == "sidecar":
+            running = self.process is not None and self.process.poll() is None
+            return [self.sidecar()] if running else []
+        tree = self.tree()
+        if name == "guard":
+            return tree[:1]
+        return [process for process in tree[1:] if self._is_guard(process) == (name == "keeper")]
 
     def signal_all(self, number: int, *, server: bool = True) -> None:
         """Signal the sidecar, and with *server* also guard, keeper and server tree."""
@@ -217,7 +239,9 @@ class Cluster:
         ttl: str = "3s",
         settings: Mapping[str, Any] | None = None,
         standin: Mapping[str, Any] | None = None,
+        node_type: type[DemoNode] = DemoNode,
     ) -> None:
+        self.node_type = node_type
         self.folder = folder
         self.witness = folder / "witness"
         self.nodes = {
@@ -263,7 +287,7 @@ class Cluster:
                 "restarts": {"backoff": "100ms", "backoff_max": "3s"},
             },
         }
-        return DemoNode(name, folder, _merged(found, settings))
+        return self.node_type(name, folder, _merged(found, settings), ports=(client, web, plain, admin))
 
     def start(self) -> None:
         """Start every node."""

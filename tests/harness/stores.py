@@ -11,7 +11,9 @@ Not covered: loss between etcd members; the containers (tests/harness/containers
 
 import base64
 import json
+import os
 import shutil
+import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +21,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
-from tests.harness.process import Process, free_port, wait_until
+from tests.harness.process import STOP_WITHIN_S, Process, free_port, wait_until
 from tests.harness.tools import ETCD34, ETCD35, Tls, libfaketime, need, tool, unique
 
 __all__ = [
@@ -39,6 +41,7 @@ __all__ = [
 ]
 
 REQUEST_WITHIN_S = 2.0
+LOOPBACK = "127.0.0.1"
 # Fast enough for a test, slow enough for two busy cores: an election needs 10 heartbeats.
 HEARTBEAT_MS, ELECTION_MS = 50, 500
 
@@ -127,11 +130,12 @@ class Etcd(Store):
         peers: Mapping[str, str] | None = None,
         tls: Tls | None = None,
         extra: Sequence[str] = (),
+        host: str = LOOPBACK,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         data = folder / f"{name}.data"
-        url = f"{'https' if tls else 'http'}://127.0.0.1:{free_port()}"
-        peers = peers or {name: f"http://127.0.0.1:{free_port()}"}
+        url = f"{'https' if tls else 'http'}://{host}:{free_port()}"
+        peers = peers or {name: f"http://{LOOPBACK}:{free_port()}"}
         cluster = ",".join(f"{member}={peer}" for member, peer in peers.items())
         command: list[str | Path] = [need(f"etcd-{version}"), "--name", name, "--data-dir", data]
         command += ["--listen-client-urls", url, "--advertise-client-urls", url]
@@ -145,6 +149,7 @@ class Etcd(Store):
         process = Process(name, [*command, *extra], folder / f"{name}.log")
         super().__init__(process, data, url, tls)
         self.version, self.name = version, name
+        self.peer_url, self.peers = peers[name], cluster
         self._login: tuple[str, str] | None = None
 
     @classmethod
@@ -200,6 +205,61 @@ class Etcd(Store):
         end = prefix[:-1] + chr(ord(prefix[-1]) + 1)
         self.call("kv/deleterange", key=b64(prefix), range_end=b64(end))
 
+    def compact(self) -> int:
+        """Forget every revision but the newest, which is returned."""
+        revision = self.revision()
+        self.call("kv/compaction", revision=str(revision), physical=True)
+        return revision
+
+    def revision(self) -> int:
+        """Return the store's revision, which every write raises."""
+        return int(self.call("kv/range", key=b64("harness"))["header"]["revision"])
+
+    def no_space(self, *, set_it: bool) -> None:
+        """Raise or clear the alarm that a full disk raises: reads go on, writes are refused."""
+        member = self.status()["header"]["member_id"]
+        action = "ACTIVATE" if set_it else "DEACTIVATE"
+        self.call("maintenance/alarm", action=action, memberID=member, alarm="NOSPACE")
+
+    def token(self, user: str, password: str) -> str:
+        """Log in as *user*; return the token."""
+        login = json.dumps({"name": user, "password": password}).encode()
+        return str(json.loads(self.request("POST", "/v3/auth/authenticate", login))["token"])
+
+    def accepts(self, token: str) -> bool:
+        """Tell whether a request with that token is answered."""
+        headers = {"Authorization": token, "Content-Type": "application/json"}
+        body = json.dumps({"key": b64("harness")}).encode()
+        try:
+            self.request("POST", "/v3/kv/range", body, headers)
+        except urllib.error.HTTPError:
+            return False
+        return True
+
+    def set_password(self, user: str, password: str) -> None:
+        """Give *user* a password, the same or another; every token of that user is void from now on."""
+        self.call("auth/user/changepw", name=user, password=password)
+
+    def save(self, to: Path) -> None:
+        """Write a snapshot of the store."""
+        self._etcdctl("snapshot", "save", to)
+
+    def restore(self, snapshot: Path) -> None:
+        """Replace this member's data by *snapshot*; it must not run."""
+        shutil.rmtree(self.data, ignore_errors=True)
+        words: list[str | Path] = ["snapshot", "restore", snapshot, "--data-dir", self.data]
+        words += ["--name", self.name, "--initial-cluster", self.peers]
+        words += ["--initial-advertise-peer-urls", self.peer_url]
+        self._etcdctl(*words)
+
+    def _etcdctl(self, *words: str | Path) -> None:
+        options: list[str | Path] = [need("etcdctl-3.4"), "--endpoints", self.url]
+        if self._login is not None:
+            options += ["--user", ":".join(self._login)]
+        command = [str(word) for word in (*options, *words)]
+        env = {**os.environ, "ETCDCTL_API": "3"}
+        subprocess.run(command, check=True, capture_output=True, timeout=STOP_WITHIN_S * 2, env=env)
+
     def revoke(self, lease_id: int) -> None:
         self.call("lease/revoke", ID=str(lease_id))
 
@@ -224,6 +284,10 @@ class Etcd(Store):
         self.call("auth/enable")
         self._login = ("root", password)
 
+    def log_in(self, user: str = "root", password: str = "secret-of-root") -> None:
+        """Use that login from now on: another member of the cluster has enabled authentication."""
+        self._login = (user, password)
+
     def disable_auth(self) -> None:
         self.call("auth/disable")
         self._login = None
@@ -232,15 +296,15 @@ class Etcd(Store):
 class EtcdCluster:
     """Three etcd members on this machine."""
 
-    def __init__(self, folder: Path, version: str = ETCD34, size: int = 3) -> None:
-        peers = {f"etcd{n + 1}": f"http://127.0.0.1:{free_port()}" for n in range(size)}
-        self.members = [Etcd(folder, version, name, peers) for name in peers]
+    def __init__(self, folder: Path, version: str = ETCD34, size: int = 3, **options: Any) -> None:
+        peers = {f"etcd{n + 1}": f"http://{LOOPBACK}:{free_port()}" for n in range(size)}
+        self.members = [Etcd(folder, version, name, peers, **options) for name in peers]
 
     @classmethod
     @contextmanager
-    def run(cls, folder: Path, version: str = ETCD34) -> Iterator[Self]:
+    def run(cls, folder: Path, version: str = ETCD34, **options: Any) -> Iterator[Self]:
         """Run the cluster for the length of the ``with`` block."""
-        cluster = cls(folder, version)
+        cluster = cls(folder, version, **options)
         with ExitStack() as stack:
             for member in cluster.members:
                 stack.callback(member.stop)
@@ -293,10 +357,24 @@ class EtcdCluster:
         """Restart one member; returns when it serves, which needs a majority."""
         self.members[index].restart()
 
-    def wipe(self) -> None:
-        """Lose all data of all members."""
+    def enable_auth(self, user: str, password: str) -> None:
+        """Demand user and password from now on, at every member."""
+        self.members[self.leader()].enable_auth(user, password)
+        for member in self.members:
+            member.log_in("root", password)
+
+    def restore(self, snapshot: Path) -> None:
+        """Replace all data by *snapshot*, as ``etcdctl snapshot restore`` on every member."""
         for member in self.members:
             member.kill()
+            member.restore(snapshot)
+        self.start()
+
+    def wipe(self) -> None:
+        """Lose all data of all members and, as that includes them, all users."""
+        for member in self.members:
+            member.kill()
+            member._login = None
             shutil.rmtree(member.data)
         self.start()
 
@@ -328,11 +406,20 @@ class EtcdCluster:
 class Consul(Store):
     """One Consul server that keeps its data when it is restarted."""
 
-    def __init__(self, folder: Path, tls: Tls | None = None, extra: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        tls: Tls | None = None,
+        extra: Mapping[str, Any] | None = None,
+        name: str = "consul",
+        serf: Mapping[str, int] | None = None,
+        host: str = LOOPBACK,
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        data, config = folder / "consul.data", folder / "consul.json"
+        data, config = folder / f"{name}.data", folder / f"{name}.json"
         port = free_port()
-        ports = {"server": free_port(), "serf_lan": free_port()} | dict.fromkeys(
+        serf = serf or {name: free_port()}
+        ports = {"server": free_port(), "serf_lan": serf[name]} | dict.fromkeys(
             ("dns", "grpc", "serf_wan", "http", "https"), -1
         )
         settings = {
@@ -348,12 +435,15 @@ class Consul(Store):
             settings |= {"ca_file": str(tls.ca), "cert_file": str(tls.cert)}
             settings |= {"key_file": str(tls.key), "verify_incoming_https": True}
         config.write_text(json.dumps(settings | dict(extra or {})))
-        command: list[str | Path] = [need("consul"), "agent", "-server", "-bootstrap-expect=1"]
-        command += ["-node=consul", "-bind=127.0.0.1", "-client=127.0.0.1"]
+        command: list[str | Path] = [need("consul"), "agent", "-server", f"-bootstrap-expect={len(serf)}"]
+        command += [f"-node={name}", f"-bind={LOOPBACK}", f"-client={host}"]
         command += [f"-data-dir={data}", f"-config-file={config}"]
-        process = Process("consul", command, folder / "consul.log")
-        url = f"{'https' if tls else 'http'}://127.0.0.1:{port}"
+        command += [f"-retry-join={LOOPBACK}:{port}" for other, port in serf.items() if other != name]
+        command += ["-retry-interval=1s"]
+        process = Process(name, command, folder / f"{name}.log")
+        url = f"{'https' if tls else 'http'}://{host}:{port}"
         super().__init__(process, data, url, tls)
+        self.raft_port = ports["server"]
         acl = (extra or {}).get("acl", {})
         self.token: str | None = acl.get("tokens", {}).get("master")
 

@@ -1,0 +1,333 @@
+"""One cluster under fire.
+
+A round: bring somebody into the role, throw the fault (now and then a second one on top), prove that it was
+there, heal, wait until somebody is active and every node stands by. Restarting a sidecar that has ended is
+systemd's work, and done here as systemd does it.
+"""
+
+import contextlib
+import random
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+
+from sidecar.demo.cluster import FRESH_NS, Cluster
+from sidecar.standin import clear_faults, set_faults, witness
+from sidecar.standin.record import CLOSE
+from tests.system.soak.deck import Card, Deck
+from tests.system.soak.faults import Kind, NotInjected, Site
+from tests.system.soak.nodes import Place, pause
+from tests.system.soak.operators import RAISE, Operator, Order
+from tests.system.soak.report import Findings, Outcome
+from tests.system.soak.stores import Store, StoreKind
+
+POLL_S = 0.01
+STOP_WITHIN_S = 15
+TEND_EVERY_S = 0.3
+ROLE_WITHIN_S = 10.0
+SLOW_STOP_MS = 450
+"""How long a server takes to stop: long enough to strike meanwhile, shorter than stop_grace (0.3 × ttl)."""
+SECOND = 0.25
+"""How often a second fault comes on top."""
+SNAPSHOT = 0.1
+"""How often a round begins with a snapshot of the store, which a later one goes back to."""
+
+
+@dataclass
+class Arena:
+    """The cluster, its store, its deck, and what has been found."""
+
+    cluster: Cluster
+    places: list[Place]
+    store: Store
+    deck: Deck
+    operator: Operator | None  # None: a peer, which has no commands
+    findings: Findings
+    random: random.Random
+    lease_ms: int
+    monitoring: bool  # a standby runs a server
+
+    @property
+    def bound_s(self) -> float:
+        return sum(term.ms for term in self.findings.bound) / 1000
+
+    # -- what is going on -------------------------------------------------------------------------
+
+    def serving(self) -> str | None:
+        """Return the node whose server wrote the witness's last line, if that was just now."""
+        last = witness.last(self.cluster.witness)
+        if last is None or last.kind == CLOSE or witness.now_ns() - last.at_ns > FRESH_NS:
+            return None
+        return last.node
+
+    def begin(self) -> None:
+        """Start everything, and wait until it is as it should be."""
+        for place in self.places:
+            place.start()
+        self.settle()
+        self.store.snapshot()
+
+    def settle(self) -> int:
+        """Wait until somebody is active and all others stand by; return how long the first took, in ms.
+
+        Raises:
+            TimeoutError: They do not; says who.
+        """
+        begun = time.monotonic()
+        self._wait(lambda: self.serving() is not None, "nobody is active")
+        returned_ms = int((time.monotonic() - begun) * 1000)
+        self._wait(self._all_up, "a node does not come back")
+        return returned_ms
+
+    def _all_up(self) -> bool:
+        serving = self.serving()
+        waiting = ("standing",) if self.monitoring else ("standing", "idle")
+        return serving is not None and all(
+            place.node.phase() in (("serving", "starting") if place.name == serving else waiting)
+            for place in self.places
+        )
+
+    def _wait(self, condition: Callable[[], bool], what: str) -> None:
+        until, tend_at = time.monotonic() + self.bound_s, 0.0
+        while not condition():
+            now = time.monotonic()
+            if now >= tend_at:
+                self._tend()
+                tend_at = now + TEND_EVERY_S
+            if now >= until:
+                phases = {place.name: place.node.phase() for place in self.places}
+                raise TimeoutError(f"{what} {self.bound_s:.1f} s after healing: {phases}")
+            pause(POLL_S)
+
+    def _tend(self) -> None:
+        """Start again what has ended, as systemd would."""
+        for place in self.places:
+            if place.node.ended():
+                place.start()
+
+    # -- a round ----------------------------------------------------------------------------------
+
+    def round(self) -> None:
+        """Play one card, or two; what comes of it is in `findings`."""
+        if self.random.random() < SNAPSHOT:
+            self.store.snapshot()
+        from_ns = witness.now_ns()
+        card = self.deck.deal()
+        played: list[tuple[Card, str | None]] = []
+        forgets = isinstance(card.kind, StoreKind) and card.kind.forgets
+        with ExitStack() as stack:
+            missed = self._throw(card, stack, played)
+            if missed is None and not forgets and self.random.random() < SECOND:
+                self._throw_another(stack, played)
+            if missed is None:
+                pause(self._hold_s(card))
+            for node in self.places:  # a slow or frozen stop is over now
+                clear_faults(node.node.home)
+        self._heal()
+        try:
+            returned_ms: int | None = self._return(forgets=forgets)
+        except TimeoutError as error:
+            returned_ms = None
+            names = " with ".join(f"{one.name} / {one.role}" for one, _ in played)
+            self.findings.stuck.append(f"after {names}: {error}")
+        until_ns = witness.now_ns()
+        if played[0][1] is not None:
+            self.deck.put_back(card)
+        for one, why in played:
+            alone = len(played) == 1
+            outcome = Outcome(one.name, one.role, from_ns, until_ns, returned_ms, why, alone)
+            self.findings.outcomes.append(outcome)
+
+    def _throw(self, card: Card, stack: ExitStack, played: list[tuple[Card, str | None]]) -> str | None:
+        """Bring the role about and throw the fault; return why it does not count, None where it does."""
+        number = len(played)
+        played.append((card, "not reached"))
+        try:
+            place = self._bring_about(card)
+            stack.enter_context(self._noting(card, place, number, played))
+        except NotInjected as why:
+            played[number] = (card, str(why))
+            return str(why)
+        return None
+
+    @contextlib.contextmanager
+    def _noting(
+        self, card: Card, place: Place, number: int, played: list[tuple[Card, str | None]]
+    ) -> Iterator[None]:
+        """Hold the fault; note at its end whether it was proven."""
+        try:
+            with self._fault(card, place):
+                if isinstance(card.kind, Kind):
+                    self._still(card.role, place)
+                played[number] = (card, None)
+                yield
+        except NotInjected as why:
+            if played[number][1] is not None:
+                raise
+            played[number] = (card, str(why))
+
+    def _fault(self, card: Card, place: Place) -> AbstractContextManager[None]:
+        match card.kind:
+            case Kind(fault=fault):
+                return fault(Site(place, self.random))
+            case StoreKind(fault=strike):
+                return strike()
+            case order:
+                return self._ordered(order)
+
+    @contextlib.contextmanager
+    def _ordered(self, order: Order) -> Iterator[None]:
+        assert self.operator is not None
+        order.give(self.operator)
+        yield
+        self.operator.await_all()
+        if order.undo and self.operator.do(*order.undo) != 0:
+            self._wait(
+                lambda: self.operator is not None and self.operator.do(*order.undo) == 0, order.undo[0]
+            )
+
+    def _throw_another(self, stack: ExitStack, played: list[tuple[Card, str | None]]) -> None:
+        """Throw a second fault at whoever is there, in whatever role that is."""
+        place = self.random.choice(self.places)
+        role = "active" if place.name == self.serving() else "standby"
+        card = self.deck.another(role)
+        number = len(played)
+        played.append((card, "not reached"))
+        try:
+            stack.enter_context(self._noting(card, place, number, played))
+        except NotInjected as why:
+            played[number] = (card, str(why))
+
+    def _hold_s(self, card: Card) -> float:
+        """How long the fault lasts: longer than a lease, or shorter, as its kind says."""
+        lasting = card.kind.lasting if isinstance(card.kind, Kind) else not isinstance(card.kind, Order)
+        lease_s = self.lease_ms / 1000
+        if lasting:
+            return lease_s * self.random.uniform(1.05, 1.5)
+        return lease_s * self.random.uniform(0.0, 0.3)
+
+    # -- roles ------------------------------------------------------------------------------------
+
+    def _bring_about(self, card: Card) -> Place:
+        """Return a node that is in the card's role at this instant.
+
+        Raises:
+            NotInjected: None got there.
+        """
+        parts = card.kind.parts if isinstance(card.kind, Kind) else ()
+        active = self._place(self.serving())
+        match card.role:
+            case "active":
+                return active
+            case "standby":
+                return self.random.choice([place for place in self.places if place is not active])
+            case "candidate":
+                self._unseat(active, slowly=False)
+                return self._await_role(lambda: self._candidate(active, parts))
+            case _:
+                self._unseat(active, slowly=True)
+                return self._await_role(lambda: active if self._stopping(active) else None)
+
+    def _place(self, name: str | None) -> Place:
+        for place in self.places:
+            if place.name == name:
+                return place
+        raise NotInjected("nobody is active")
+
+    def _unseat(self, active: Place, *, slowly: bool) -> None:
+        """Make the active give up in order, so that another one is promoted."""
+        if slowly:
+            set_faults(active.node.home, slow_stop_ms=SLOW_STOP_MS)
+            pause(0.1)  # five ticks, at each of which it looks for its faults
+        if self.operator is not None and self.random.random() < 0.3:
+            self.operator.begin("switchover", "--yes")
+        else:
+            active.node.terminate_main()
+
+    def _candidate(self, old: Place, parts: tuple[str, ...]) -> Place | None:
+        for place in self.places:
+            if place is old or place.node.phase() not in ("promoting", "starting"):
+                continue
+            if place.name != self.serving() and all(place.node.part(part) for part in parts):
+                return place
+        return None
+
+    def _stopping(self, place: Place) -> bool:
+        return place.node.stopping()
+
+    def _await_role(self, found: Callable[[], Place | None]) -> Place:
+        until = time.monotonic() + ROLE_WITHIN_S
+        while time.monotonic() < until:
+            if (place := found()) is not None:
+                return place
+            pause(POLL_S / 2)
+        raise NotInjected("the role did not come about")
+
+    def _still(self, role: str, place: Place) -> None:
+        """Raise NotInjected where the moment had passed before the fault was there."""
+        if role == "candidate" and self.serving() == place.name:
+            raise NotInjected("it was active before the fault came")
+        if role == "stopping" and place.node.phase() in ("idle", "standing", "serving"):
+            raise NotInjected("it had stopped before the fault came")
+
+    # -- healing ----------------------------------------------------------------------------------
+
+    def _heal(self) -> None:
+        self.store.heal()
+        for place in self.places:
+            place.cell.port.heal()
+            place.node.thaw_all()
+            clear_faults(place.node.home)
+        self._tend()
+
+    def _return(self, *, forgets: bool) -> int:
+        """Wait for an active; where the store has forgotten epochs, the operator raises them meanwhile."""
+        begun = time.monotonic()
+        until = begun + self.bound_s
+        while forgets and self.operator is not None and time.monotonic() < until:
+            if self._all_up():
+                break
+            self._tend()
+            if self.operator.do(*RAISE) != 0:
+                pause(TEND_EVERY_S)
+        self.settle_commands()
+        waited_ms = int((time.monotonic() - begun) * 1000) if forgets else 0
+        return waited_ms + self.settle()
+
+    def settle_commands(self) -> None:
+        """Wait for the commands that were begun, so that none reaches into the next round."""
+        if self.operator is not None:
+            self.operator.await_all()
+            self.findings.stuck += self.operator.stuck
+            self.operator.stuck.clear()
+            self.findings.commands = self.operator.ended
+
+    # -- the end ----------------------------------------------------------------------------------
+
+    def judge(self) -> None:
+        """Ask the witness about everything so far."""
+        self.findings.judge(self.cluster.witness, epochs=self.operator is not None)
+
+    def stop(self) -> None:
+        """End every node."""
+        if self.operator is not None:
+            self.operator.await_all()
+        for place in self.places:
+            place.cell.port.heal()
+            place.node.thaw_all()
+            place.node.terminate_main()
+        for place in self.places:
+            if place.node.process is not None:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    place.node.process.wait(STOP_WITHIN_S)
+            place.node.clean_up()
+
+    def close(self) -> None:
+        """End the store, and give back what the nodes lived in."""
+        self.store.close()
+        for place in self.places:
+            place.cell.close()
+            if place.memory is not None:
+                place.memory.remove()
