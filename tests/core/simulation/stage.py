@@ -13,7 +13,7 @@ from unittest.mock import patch
 
 import psutil
 
-from sidecar import events
+from sidecar import clock, events
 from sidecar.core import advance as core_advance
 from sidecar.core import decide as core_decide
 from sidecar.core import moves as core_moves
@@ -121,6 +121,7 @@ PUT = (
     (core_requests, {"replace": swift.replace}),
     (lanes, {"threading": _THREADING, "SimpleQueue": SimpleQueue, "emit": _emit, "LOG": _LOG}),
     (locking, {"LOG": _LOG}),
+    (clock, {"random": _Random}),
     (watching, {"threading": _THREADING, "LOG": _LOG, "random": _Random}),
     (probing, {"threading": _THREADING, "LOG": _LOG}),
     (serving, {"GuardClient": GuardClient, "emit": _emit, "LOG": _LOG}),
