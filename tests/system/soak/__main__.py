@@ -1,8 +1,9 @@
 """``./scripts/soak``: random faults at real clusters side by side, judged by the witness.
 
 The seed decides which faults come in which order; processes and kernel decide the rest, so a seed replays the
-plan, not the run. Exit 0 only if no two servers were ever active at once, somebody was active again in time after
-each fault, and at least one fault was injected. A peer (``--subject``) is measured: its overlaps end nothing.
+plan, not the run. Exit 0 only if no two servers were ever active at once, somebody was active again in time
+after each fault, and at least one fault was injected. A peer (``--subject``) is measured: its overlaps end
+nothing.
 """
 
 import argparse

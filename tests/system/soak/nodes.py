@@ -121,8 +121,8 @@ class SidecarNode(DemoNode):
         for event in self.events():
             if event.get("event") == "role_changed":
                 self._phase = str(event["after"])
-            elif event.get("event") == "started":
-                self._phase = "idle"
+            elif event.get("event") == "started" and not event["adopted"]:
+                self._phase = "idle"  # one that adopts goes on as what its predecessor was
         return self._phase
 
 
