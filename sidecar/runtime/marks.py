@@ -47,6 +47,11 @@ class MarkFile:
                 file.flush()
                 os.fsync(file.fileno())
             new.replace(self._path)
+            folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(folder)  # else a power cut could take the new name back, and with it the mark
+            finally:
+                os.close(folder)
         except OSError as error:
             LOG.debug("mark", exc_info=True)
             emit(Raised(text=f"paths.state: {self._path}: {error.strerror}: the epoch mark is not kept"))

@@ -190,7 +190,79 @@ def test_a_candidate_that_cannot_is_refused(dead: Stage, to: str, says: str) -> 
         plan(dead, to)
 
 
+def test_a_lock_that_changed_hands_is_not_even_asked_for(dead: Stage) -> None:
+    """A request that says so would only confuse whoever looks at it."""
+    what = plan(dead)
+    dead.release()
+    dead.acquire("node-b")
+
+    with pytest.raises(Failed, match="nothing was broken"):
+        failover(dead, what)
+
+    assert dead.view().request is None
+
+
+def test_the_lock_that_changed_hands_in_between_is_not_broken(dead: Stage) -> None:
+    """The user was shown the lock of node-a, and that of node-b is nobody's to break."""
+    desk = dead.desk()
+
+    class Between(Interposed):
+        def write(self, value: Request, **how: object) -> int:
+            version = self._real.write(value, **how)  # type: ignore[arg-type]
+            if value.state == "asked":
+                dead.release()
+                dead.acquire("node-b")
+            return version
+
+    with pytest.raises(Failed, match=r"changed hands meanwhile: node-b .*nothing was broken"):
+        failover(dead, plan(dead), desk=replace(desk, backend=Between(desk)))  # type: ignore[arg-type]
+
+    assert dead.view().holder is not None
+
+
+def test_a_break_whose_answer_is_lost_with_the_store_is_unknown(dead: Stage) -> None:
+    desk = dead.desk()
+
+    class Gone(Interposed):
+        gone = False
+
+        def break_lock(self, epoch: Epoch, **how: object) -> None:
+            self.gone = True
+            raise OutcomeUnknown("127.0.0.1:1: the answer was lost")
+
+    gone = Gone(desk)
+    lost = replace(desk, backend=gone, halted=lambda: gone.gone)  # type: ignore[arg-type]
+
+    with pytest.raises(TimedOut, match=r"unknown whether the lock is broken: .*sidecar status"):
+        failover(dead, plan(dead), desk=lost)
+
+
+def test_a_break_whose_effect_is_gone_already_is_waited_for(dead: Stage) -> None:
+    """Broken, released by the old node and taken by the next, all before the answer could be asked for."""
+    desk = dead.desk()
+
+    class Fast(Interposed):
+        asked = 0
+
+        def break_lock(self, epoch: Epoch, **how: object) -> None:
+            self.asked += 1
+            self._real.break_lock(epoch, **how)  # type: ignore[arg-type]
+            dead.release()
+            dead.acquire("node-b")
+            raise OutcomeUnknown("127.0.0.1:1: the answer was lost")
+
+    done = failover(dead, plan(dead), desk=replace(desk, backend=Fast(desk)))  # type: ignore[arg-type]
+
+    assert (done.node, done.epoch) == ("node-b", 2)
+
+
 # ---- the epoch of an old store
+
+
+def test_the_epoch_is_raised_over_every_mark_of_others(stage: Stage) -> None:
+    stage.appear("node-a", mark=Epoch(17), state="failed")
+
+    assert operation.plan_raise(stage.view(), own_mark=Epoch(3)).floor == 17
 
 
 def test_the_epoch_is_raised_over_every_mark(stage: Stage) -> None:

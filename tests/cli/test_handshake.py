@@ -15,8 +15,8 @@ from sidecar.core.model import EpochRecord, LockRecord, NodeRecord, Request, Req
 from sidecar.core.units import NO_EPOCH, Epoch, Instant
 from sidecar.errors import Failed, NotSent, OutcomeUnknown, Refused, TimedOut
 from sidecar.operate import handover
-from sidecar.operate.asking import Done, Gap, Not
-from sidecar.operate.desk import Desk
+from sidecar.operate.asking import Asking, Done, Gap, Not, new_request, refuse_second
+from sidecar.operate.desk import Desk, Follower
 from tests.cli.stage import Stage, request
 
 MINUTE_MS = 60_000
@@ -400,6 +400,61 @@ def test_what_makes_no_sense_is_refused_before_anything_is_written(
     assert two.view().request is None
 
 
+def test_a_request_is_of_the_epoch_that_was_seen(two: Stage) -> None:
+    two.release()
+    two.acquire("node-a")
+    asked: list[Request] = []
+
+    def play() -> None:
+        asked.append(two.await_request("asked"))
+        two.answer("refused", "no")
+
+    with two.acting(play), pytest.raises(Refused):
+        switchover(two)
+
+    assert [(request.epoch, request.source) for request in asked] == [(2, "node-a")]
+
+
+def test_of_two_commands_at_once_one_is_refused(two: Stage) -> None:
+    """The other one was confirmed between our look and our write."""
+    desk = two.desk()
+    looks: list[View] = []
+
+    def make(view: View) -> Request:
+        looks.append(view)
+        refuse_second(view)
+        if len(looks) == 1:
+            two.write(request(state="confirmed"))
+        return new_request(desk, view, "switchover", "node-a", "node-b")
+
+    with pytest.raises(Refused, match="is under way"):
+        Asking.place(desk, Follower(desk, desk.read()), make, two.tell)
+
+    left = two.view().request
+    assert left is not None
+    assert (left.by, left.state) == ("bob@there", "confirmed")
+
+
+def test_a_confirmation_whose_answer_is_lost_with_the_store_is_unknown(two: Stage) -> None:
+    desk = two.desk()
+
+    class LostForEver(Gone):
+        def write(self, value: Request, *, expected: int, deadline: Instant) -> int:
+            version = super().write(value, expected=expected, deadline=deadline)
+            if self.gone:
+                raise OutcomeUnknown("127.0.0.1:1: the answer was lost")
+            return version
+
+    gone = LostForEver(desk, "confirmed", after=True)
+    lost = replace(desk, backend=gone, halted=lambda: gone.gone)  # type: ignore[arg-type]
+
+    with (
+        two.acting(lambda: two.accept("node-b")),
+        pytest.raises(TimedOut, match=r"unknown whether it has begun: .*sidecar status"),
+    ):
+        handover.switchover(lost, None, MINUTE_MS, two.tell)
+
+
 # ---- restart
 
 
@@ -417,6 +472,18 @@ def test_a_restart_is_done_when_the_server_runs_again(two: Stage) -> None:
 
     with two.acting(play):
         assert restart(two).node == "node-a"
+
+
+@pytest.mark.parametrize(
+    ("state", "done"),
+    [("running", True), ("paused", True), ("stopping", False), ("starting", False), ("failed", False)],
+)
+def test_a_restart_is_done_when_the_server_runs_and_not_before(state: str, done: bool) -> None:
+    asked = request("restart", "done", source="node-a", to=None)
+
+    verdict = handover.judge_restart(seen("node-a", state=state, request=asked), asked, False)
+
+    assert isinstance(verdict, Done) is done
 
 
 def test_a_standby_is_restarted_without_a_gap(two: Stage) -> None:

@@ -10,8 +10,8 @@ import pytest
 from sidecar.core.model import Settings, View
 from sidecar.core.units import Instant
 from sidecar.errors import NotSent, OutcomeUnknown, Refused, TimedOut
-from sidecar.operate.desk import Desk
-from sidecar.operate.maintenance import pause_cluster, resume_cluster
+from sidecar.operate.desk import Desk, Follower
+from sidecar.operate.maintenance import _write, pause_cluster, resume_cluster
 from sidecar.ports import Backend
 from tests.cli.stage import Stage
 
@@ -176,3 +176,19 @@ def test_what_is_written_stays_said_when_the_store_goes_away_after_it(two: Stage
 def test_what_may_be_written_is_said_to_be_unknown_when_the_store_goes_away(two: Stage) -> None:
     with pytest.raises(TimedOut, match="unknown whether it is written"):
         pause_cluster(with_store_that_goes_away(two, answers=False), None)
+
+
+def test_two_pauses_at_once_are_both_kept(two: Stage) -> None:
+    """Somebody else pauses node-a between our look and our write."""
+    desk = two.desk()
+    looks: list[View] = []
+
+    def change(view: View) -> Settings:
+        looks.append(view)
+        if len(looks) == 1:
+            two.write(Settings(paused_nodes=("node-a",)))
+        return replace(view.settings, paused_nodes=(*view.settings.paused_nodes, "node-b"))
+
+    _write(desk, Follower(desk, desk.read()), change)
+
+    assert two.view().settings.paused_nodes == ("node-a", "node-b")

@@ -426,3 +426,46 @@ def test_run_stops_on_sigterm_with_0(stage: Stage, config_file: Path) -> None:
 
     assert process.returncode == 0, err
     wait_until(lambda: stage.view().vacant, "the lock is released")
+
+
+@pytest.mark.parametrize("command", [["version"], ["status"], ["status", "-o", "json"], ["validate"]])
+def test_a_full_disk_under_stdout_is_one_line_and_1(
+    stage: Stage, config_file: Path, command: Sequence[str]
+) -> None:
+    stage.appear("node-a")
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run(
+            [sys.executable, "-P", "-m", "sidecar", *command],
+            env={**os.environ, "SIDECAR_CONFIG": str(config_file)},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=WITHIN_S,
+        )
+
+    assert result.returncode == 1
+    assert one_line(result.stderr) == "the output cannot be written: No space left on device\n"
+
+
+def test_sighup_at_the_start_does_not_end_the_sidecar(stage: Stage, config_file: Path) -> None:
+    """A pipe in place of the guard's log holds the start up where nothing can be reloaded yet."""
+    run_dir = config_file.parent / "run"
+    run_dir.mkdir(mode=0o700)
+    log, lock = run_dir / "guard.log", run_dir / "sidecar.lock"
+    os.mkfifo(log)
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup's would be inherited
+    try:
+        process = spawn("run", "-c", config_file)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    try:
+        wait_until(lambda: lock.exists() and lock.read_text() == f"{process.pid}\n", "the start")
+        process.send_signal(signal.SIGHUP)
+        reader = os.open(log, os.O_RDONLY)
+        stage.await_view(lambda view: (a := view.node("node-a")) is not None and a.state == "running")
+    finally:
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=WITHIN_S)
+    os.close(reader)
+
+    assert process.returncode == 0, err

@@ -11,7 +11,7 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import pytest
@@ -403,3 +403,16 @@ def test_an_unusable_option_is_named(options: dict[str, object], says: str) -> N
     with pytest.raises(ConfigError, match=says) as caught:
         connect(BackendSettings("plant", options), CLOCK)
     assert "two words" not in str(caught.value)
+
+
+def test_every_read_asks_a_majority(false: Fake, to: Callable[..., ConsulBackend]) -> None:
+    """A stale read can delay a takeover, and would show a lock that is gone."""
+    backend = to(false.url)
+    calls: list[Call] = [CALLS["read"], lambda b, at: b.await_change(1 << 40, deadline=at), CALLS["history"]]
+    for call in calls:
+        with suppress(BackendError):
+            call(backend, soon(300))
+
+    reads = [seen for seen in false.seen if seen.startswith("GET /v1/kv/") or "get-tree" in seen]
+    assert len(reads) >= 3
+    assert [seen for seen in reads if "consistent" not in seen.split(" ")[1]] == []

@@ -1,15 +1,17 @@
 """What the embedded backend alone has: a file with rights, damage and other owners; boots; and the registry.
 
 Method: real files; another process is another connection, or a program that is stopped in a transaction.
-Not covered: a real reboot (the boot id in the file is changed instead), a disk that hangs.
+Not covered: a real reboot (the boot id in the file is changed instead), a disk that hangs (its worker does).
 """
 
+import errno
 import os
 import signal
 import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,9 +20,10 @@ import pytest
 from backends._sqlite import logs
 from backends.local import LocalBackend
 from sidecar.clock import BootClock
-from sidecar.errors import BadDocument, ConfigError, NotHolder, NotSent
+from sidecar.core.units import NO_EPOCH
+from sidecar.errors import BadDocument, ConfigError, NotHolder, NotSent, OutcomeUnknown
 from sidecar.plugins import installed_backends, load_backend
-from sidecar.ports import Backend, BackendSettings
+from sidecar.ports import Backend, BackendSettings, Grant
 from tests.contract.steps import give, node, now, refused, take, take_when_free
 from tests.contract.stores import PREFIX, LocalStore, soon
 
@@ -247,6 +250,61 @@ def test_nodes_that_make_the_file_at_once_make_one(path: Path) -> None:
     assert sorted(file.name for file in path.parent.iterdir()) == ["local.db", "local.db-shm", "local.db-wal"]
     for backend in backends:
         backend.close()
+
+
+def test_what_a_hung_disk_may_have_done_is_unknown(path: Path) -> None:
+    """A worker that does not come back in time may yet write; one that only reads changes nothing."""
+    backend = backend_on(path)
+    assert isinstance(backend, LocalBackend)
+    backend.read(deadline=soon())
+    go_on = threading.Event()
+    try:
+        for how, error in (("synced", OutcomeUnknown), ("read", NotSent)):
+            with pytest.raises(error):
+                backend._do(how, soon(100), lambda _tx: go_on.wait(10))  # type: ignore[arg-type]
+    finally:
+        go_on.set()
+        backend.close()
+
+
+def test_a_file_system_without_hard_links(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As vfat: the file is made all the same, and by one of those who make it at once."""
+
+    def refuses(_source: str, _target: str) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuses)
+    backends = [backend_on(path) for _ in range(4)]
+    with ThreadPoolExecutor(len(backends)) as pool:
+        grants = list(
+            pool.map(
+                lambda number: backends[number].acquire(
+                    f"n{number}", f"n{number}-1", 60_000, floor=NO_EPOCH, deadline=soon()
+                ),
+                range(len(backends)),
+            )
+        )
+
+    assert sum(isinstance(answer, Grant) for answer in grants) == 1
+    assert sorted(file.name for file in path.parent.iterdir()) == ["local.db", "local.db-shm", "local.db-wal"]
+    for backend in backends:
+        backend.close()
+
+
+def test_a_link_that_fails_for_another_reason_makes_no_file(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(_source: str, _target: str) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "link", refuses)
+    backend = backend_on(path)
+
+    with pytest.raises(NotSent, match="Input/output error"):
+        backend.read(deadline=soon())
+
+    assert list(path.parent.iterdir()) == []
+    backend.close()
 
 
 def test_waiting_costs_next_to_nothing(path: Path) -> None:

@@ -139,6 +139,27 @@ def test_a_second_run_is_refused_while_one_is_on(site: Site) -> None:
     assert "not over" in sidecar.wait("GuardError")["reason"]
 
 
+def test_a_second_client_cannot_start_beside_the_first(kernel_site: Site) -> None:
+    """One that has not heard of the run, as after a state that was lost on the way."""
+    site = kernel_site
+    sidecar = site.sidecar()
+    sidecar.start("deaf")
+    sidecar.wait("Started")
+    sock, hello = _hello(site)
+    start = {"order": "start", "seq": 2, "run": "r2", "argv": ["/bin/true"], "cwd": "/", "env": {}}
+    start |= {"role": "active", "epoch": 8, "deadline_ms": now_ms() + 5_000, "kill_margin_ms": 200}
+    with sock:
+        sock.send(json.dumps(CONTROL).encode())
+        sock.recv(wire.FRAME_MAX)
+        sock.send(json.dumps({**start, "stop_signal": 15}).encode())
+        answer = wire.decode(sock.recv(wire.FRAME_MAX))
+
+    assert (answer["ok"], answer["reason"]) == (False, "run 'r1' is not over")
+    sock, after = _hello(site)
+    sock.close()
+    assert after["run"] == hello["run"]
+
+
 def test_the_server_sees_a_proc_of_its_own(kernel_site: Site) -> None:
     sidecar = kernel_site.sidecar()
     sidecar.start("ps", "env=SIDECAR_TEST", env={"SIDECAR_TEST": "mine"})

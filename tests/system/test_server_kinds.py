@@ -6,6 +6,7 @@ scripts. Not covered: a real AggreGate Server; a JVM is recognised by its name a
 
 import os
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,6 +62,14 @@ def test_an_active_serves_with_role_1(server: Standin) -> None:
     assert kind.ready_ports() == (server.client_port, server.web_port)
     wait_until(lambda: within(kind.default_probe(), 500).ok, "ready")
     assert cluster_role(server) == ["1"]
+
+
+def test_ready_means_both_ports(server: Standin) -> None:
+    probe = kind_of(server).default_probe()
+    with socket.create_server(("127.0.0.1", server.client_port)):
+        assert f":{server.web_port}: connection refused" in within(probe, 500).reason
+        with socket.create_server(("127.0.0.1", server.web_port)):
+            assert within(probe, 500).ok
 
 
 def test_a_standby_monitors_and_would_detect_after_the_guard_has_ended_it(server: Standin) -> None:

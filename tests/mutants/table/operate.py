@@ -1,0 +1,64 @@
+"""Commands: compare before write, the epoch in a request, break then wait, and what may be called done."""
+
+# ruff: noqa: E501 - one mutant, one line
+
+from tests.mutants.mutant import Mutant
+
+HAND, OVER, MAINTAIN = (
+    "tests/cli/test_handshake.py",
+    "tests/cli/test_failover.py",
+    "tests/cli/test_maintenance.py",
+)
+PROGRAM, TRUTH = "tests/cli/test_program.py", "tests/cli/test_handshake.py::test_the_truth_about_a_switchover"
+STATUS = f"{PROGRAM}::test_the_outcome_of_a_switchover_is_its_exit_status"
+
+MUTANTS = (
+    # the handshake
+    Mutant("a request is confirmed that was never accepted", "sidecar/operate/asking.py", "            if found.state != \"asked\" and self.desk.clock.now() < limit:\n                return found\n", "            return found\n", f"{HAND}::test_a_refusal_of_the_active_is_passed_on"),
+    Mutant("a request is confirmed after the time limit", "sidecar/operate/asking.py", "if found.state != \"asked\" and self.desk.clock.now() < limit:", "if found.state != \"asked\":", f"{HAND}::test_the_time_limit_holds_for_the_answer_too"),
+    Mutant("a confirmed request of somebody else is overwritten", "sidecar/operate/asking.py", "    if other is not None:\n        raise Refused", "    if False:\n        raise Refused", f"{HAND}::test_a_confirmed_switchover_cannot_be_overtaken"),
+    Mutant("a request that was overtaken is waited for", "sidecar/operate/asking.py", "return found if found is not None and found.id == self.request.id else None", "return found", f"{HAND}::test_a_command_that_is_overtaken_says_so"),
+    Mutant("an interrupted command leaves its request behind", "sidecar/operate/asking.py", "                self._withdraw(\"interrupted\", (\"asked\", \"accepted\"))\n", "", f"{HAND}::test_an_interruption_before_the_confirmation_withdraws_the_request"),
+    Mutant("a request without an answer is left behind", "sidecar/operate/asking.py", "(\"asked\", \"accepted\") if over else (\"asked\",)", "()", f"{HAND}::test_an_active_that_does_not_answer_leaves_an_abandoned_request"),
+    Mutant("a withdrawal overwrites an acceptance", "sidecar/operate/asking.py", "            if found is None or found.state not in only_from:\n                return found\n", "            if found is None:\n                return found\n", f"{HAND}::test_an_acceptance_at_the_last_moment_still_counts"),
+    Mutant("a request is written over whatever is there", "sidecar/operate/asking.py", "placed, expected = False, self.follower.view.versions.get(\"request\", 0)", "placed, expected = False, self.desk.read().versions.get(\"request\", 0)", f"{HAND}::test_of_two_commands_at_once_one_is_refused"),
+    Mutant("a request is of no epoch", "sidecar/operate/asking.py", "epoch = view.holder.epoch if view.holder is not None else view.epoch.epoch", "epoch = NO_EPOCH", f"{HAND}::test_a_request_is_of_the_epoch_that_was_seen"),
+    Mutant("a lost answer to a request is a failure", "sidecar/operate/asking.py", "        return placed or self.current is not None", "        return placed", f"{HAND}::test_a_lost_answer_is_looked_up_and_never_assumed"),
+    Mutant("a confirmation whose answer was lost did not happen", "sidecar/operate/asking.py", "            if self.unsure:\n                raise TimedOut(f\"it is unknown", "            if False:\n                raise TimedOut(f\"it is unknown", f"{HAND}::test_a_confirmation_whose_answer_is_lost_with_the_store_is_unknown"),
+    # what is called done
+    Mutant("done is the active of before", "sidecar/operate/handover.py", "if holder is None or holder.epoch <= request.epoch or not serves(view):\n        return None\n    if not concluded", "if holder is None or not serves(view):\n        return None\n    if not concluded", TRUTH, slice=True),
+    Mutant("done is whoever holds the lock", "sidecar/operate/handover.py", "if holder is None or holder.epoch <= request.epoch or not serves(view):\n        return None\n    if not concluded", "if holder is None or holder.epoch <= request.epoch:\n        return None\n    if not concluded", f"{HAND}::test_done_is_not_said_before_the_new_active_was_seen_to_run"),
+    Mutant("done is any other node", "sidecar/operate/handover.py", "    if wanted:\n", "    if True:\n", f"{HAND}::test_another_node_than_the_wanted_one_is_a_failure"),
+    Mutant("a server of another epoch serves", "sidecar/operate/handover.py", "(record.role, record.epoch) != (\"active\", holder.epoch)", "record.role != \"active\"", TRUTH),
+    Mutant("a roll-back is waited for", "sidecar/operate/handover.py", "        case \"rolled_back\":\n            return Not(", "        case \"rolled_backwards\":\n            return Not(", f"{HAND}::test_what_did_not_come_about_is_a_failure_with_its_reason"),
+    Mutant("a restart is done while the server still stops", "sidecar/operate/handover.py", "record is None or record.state in (\"starting\", \"stopping\", \"failed\"):\n        return None\n    return Done", "record is None:\n        return None\n    return Done", f"{HAND}::test_a_restart_is_done_when_the_server_runs_and_not_before"),
+    Mutant("a failed restart is waited for", "sidecar/operate/handover.py", "    if request.state in (\"failed\", \"abandoned\", \"refused\", \"rolled_back\"):\n", "    if False:\n", f"{HAND}::test_a_restart_that_fails_says_why"),
+    Mutant("an unknown outcome is a failure", "sidecar/operate/asking.py", "                raise TimedOut(f\"{what}: outcome unknown", "                raise Failed(f\"{what}: outcome unknown", f"{HAND}::test_an_active_that_dies_after_the_confirmation_leaves_the_outcome_unknown"),
+    Mutant("an interruption claims that nothing happens", "sidecar/operate/asking.py", "raise TimedOut(f\"interrupted; the {what} goes on without", "raise Failed(f\"interrupted; the {what} goes on without", f"{HAND}::test_an_interruption_after_the_confirmation_does_not_claim_to_stop_it"),
+    Mutant("a switchover begins in maintenance", "sidecar/operate/handover.py", "reason = held or words.unfit(view, to, holder.node)", "reason = words.unfit(view, to, holder.node)", f"{HAND}::test_what_makes_no_sense_is_refused_before_anything_is_written"),
+    Mutant("a node that cannot is asked to take over", "sidecar/operate/words.py", "    if not record.available:\n        return f\"{to} is not able", "    if False:\n        return f\"{to} is not able", f"{HAND}::test_what_makes_no_sense_is_refused_before_anything_is_written"),
+    # break, then wait
+    Mutant("the lock is broken though it changed hands", "sidecar/operate/failover.py", "    _still(follower.view, what)\n", "", f"{OVER}::test_a_lock_that_changed_hands_is_not_even_asked_for"),
+    Mutant("the lock of whoever holds it now is broken", "sidecar/operate/failover.py", "            desk.backend.break_lock(\n                what.epoch,", "            desk.backend.break_lock(\n                desk.read().epoch.epoch,", f"{OVER}::test_the_lock_that_changed_hands_in_between_is_not_broken"),
+    Mutant("a failover is over when the lock is broken", "sidecar/operate/failover.py", "    if holder is None or holder.epoch <= request.epoch or not serves(view):\n        return None\n    if holder.node == request.to", "    if holder is None:\n        return Done(request.to or \"\", request.epoch)\n    if holder.node == request.to", f"{OVER}::test_done_is_who_has_taken_over"),
+    Mutant("a failover is done when the old active is back", "sidecar/operate/failover.py", "if holder.node == request.to or (request.to is None and holder.node != request.source):\n        return Done(holder.node, holder.epoch)\n    what =", "if True:\n        return Done(holder.node, holder.epoch)\n    what =", f"{OVER}::test_the_wrong_taker_is_a_failure"),
+    Mutant("a break whose answer was lost did not happen", "sidecar/operate/failover.py", "            if over and unsure:\n", "            if False:\n", f"{OVER}::test_a_break_whose_answer_is_lost_with_the_store_is_unknown"),
+    Mutant("a break that the first try did is called a failure", "sidecar/operate/failover.py", "if unsure or _is_broken(follower.view, request):", "if _is_broken(follower.view, request):", f"{OVER}::test_a_break_whose_effect_is_gone_already_is_waited_for"),
+    Mutant("a failover begins unseen", "sidecar/operate/failover.py", "    _note(desk, follower, request, \"asked\")\n", "", f"{OVER}::test_done_is_who_has_taken_over"),
+    Mutant("a failover in maintenance", "sidecar/operate/failover.py", "reason = words.paused(view, *([to] if to else [])) or words.unfit(view, to, source)", "reason = words.unfit(view, to, source)", f"{OVER}::test_paused_is_refused"),
+    Mutant("the epoch is raised to what this node alone has seen", "sidecar/operate/failover.py", "floor = max([own_mark, *marks.values()])", "floor = own_mark", f"{OVER}::test_the_epoch_is_raised_over_every_mark_of_others"),
+    Mutant("the epoch is raised to what the others have seen", "sidecar/operate/failover.py", "floor = max([own_mark, *marks.values()])", "floor = max([NO_EPOCH, *marks.values()])", f"{OVER}::test_the_epoch_is_raised_over_every_mark"),
+    Mutant("the epoch is raised under a holder", "sidecar/operate/failover.py", "        raise Refused(f\"{held}; stop its sidecar first, then raise the epoch\")", "        pass", f"{OVER}::test_an_epoch_that_need_not_be_raised_is_refused"),
+    # maintenance
+    Mutant("paused is said before the nodes show it", "sidecar/operate/maintenance.py", "        (silent := _silent(follower.view, settings, node, paused))\n        and desk.clock", "        not (silent := ())\n        and False and desk.clock", f"{MAINTAIN}::test_a_node_that_has_not_heard_is_named"),
+    Mutant("settings are written over whatever is there", "sidecar/operate/maintenance.py", "expected=view.versions.get(\"settings\", 0)", "expected=desk.read().versions.get(\"settings\", 0)", f"{MAINTAIN}::test_two_pauses_at_once_are_both_kept"),
+    Mutant("a pause that may be written is said not to be", "sidecar/operate/maintenance.py", "        if unsure:\n            raise TimedOut", "        if False:\n            raise TimedOut", f"{MAINTAIN}::test_what_may_be_written_is_said_to_be_unknown_when_the_store_goes_away"),
+    Mutant("resuming a node resumes all", "sidecar/operate/maintenance.py", "tuple(n for n in settings.paused_nodes if n != node)", "()", f"{MAINTAIN}::test_a_node_that_is_gone_can_still_be_resumed"),
+    # exit statuses
+    Mutant("an unknown outcome ends with 1", "sidecar/errors.py", "    exit_code = 5\n", "    exit_code = 1\n", STATUS),
+    Mutant("a refusal ends with 1", "sidecar/errors.py", "    \"\"\"An operation was not tried, because it is unsafe or impossible now.\"\"\"\n\n    exit_code = 4", "    \"\"\"An operation was not tried, because it is unsafe or impossible now.\"\"\"\n\n    exit_code = 1", STATUS),
+    Mutant("a store that is not there ends with 1", "sidecar/errors.py", "    \"\"\"A backend did not do what it was asked; only its leaves are raised.\"\"\"\n\n    exit_code = 3", "    \"\"\"A backend did not do what it was asked; only its leaves are raised.\"\"\"\n\n    exit_code = 1", f"{PROGRAM} -k test_a_store_that_is_not_there_is_3 and status"),
+    Mutant("a failure ends with 0", "sidecar/cli/program.py", "        return fail(str(error), error.exit_code)", "        return fail(str(error), 0)", STATUS),
+    Mutant("a full disk under stdout is an internal error", "sidecar/cli/program.py", "if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:", "if False:", f"{PROGRAM}::test_a_full_disk_under_stdout_is_one_line_and_1"),
+    Mutant("SIGHUP at the start ends the sidecar", "sidecar/cli/running.py", "    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nothing to reload yet, and no reason to end\n", "", f"{PROGRAM}::test_sighup_at_the_start_does_not_end_the_sidecar"),
+)  # fmt: skip

@@ -1,0 +1,72 @@
+"""The shell: since when a grant counts, spent holds, late answers, what is kept on disk, and broken parts."""
+
+# ruff: noqa: E501 - one mutant, one line
+
+from tests.mutants.mutant import Mutant
+
+LOCKING, WATCHING, MARKS = (f"tests/runtime/test_{name}.py" for name in ("locking", "watching", "marks"))
+SERVING, PROBING, SHELL = (f"tests/runtime/test_{name}.py" for name in ("serving", "probing", "shell"))
+NODES, BROKEN = "tests/system/test_nodes.py", "tests/system/test_broken_parts.py"
+
+MUTANTS = (
+    # the lock lane
+    Mutant("a grant counts from its answer", "sidecar/runtime/locking.py", "return s.Granted(grant.hold.epoch, grant.sent_at, grant.deadline)", "return s.Granted(grant.hold.epoch, self._clock.now(), Grant(grant.hold, self._clock.now(), grant.ttl_ms).deadline)", f"{LOCKING}::test_a_grant_is_told_as_of_the_sending_of_its_request", slice=True),
+    Mutant("the hold of an earlier epoch is kept", "sidecar/runtime/locking.py", "self._holds = {grant.hold.epoch: grant.hold}", "self._holds[grant.hold.epoch] = grant.hold", f"{LOCKING}::test_a_hold_of_another_epoch_is_never_renewed"),
+    Mutant("whatever hold there is is renewed", "sidecar/runtime/locking.py", "            hold = self._holds.get(epoch)\n            if hold is None:\n                return s.Lost(epoch)\n", "            hold = next(iter(self._holds.values()), None)\n            if hold is None:\n                return s.Lost(epoch)\n", f"{LOCKING}::test_a_hold_of_another_epoch_is_never_renewed"),
+    Mutant("a released hold is kept", "sidecar/runtime/locking.py", "            self._holds.pop(epoch, None)\n", "", f"{LOCKING}::test_a_release_gives_up_exactly_its_hold_and_forgets_it"),
+    Mutant("a hold is forgotten before it is released", "sidecar/runtime/locking.py", "            hold = self._holds.get(epoch)\n            if hold is None:  # the", "            hold = self._holds.pop(epoch, None)\n            if hold is None:  # the", f"{LOCKING}::test_a_release_that_may_have_failed_keeps_its_hold_for_the_next_try"),
+    Mutant("a hold whose grant was lost is never released", "sidecar/runtime/locking.py", "                if not isinstance(again, Grant) or again.hold.epoch < epoch:\n", "                if True:\n", f"{LOCKING}::test_a_release_whose_grant_never_came_asks_for_it_again"),
+    Mutant("a hold of an earlier epoch is released", "sidecar/runtime/locking.py", "if not isinstance(again, Grant) or again.hold.epoch < epoch:", "if not isinstance(again, Grant):", f"{LOCKING}::test_a_release_whose_grant_never_came_releases_nothing_else"),
+    Mutant("a lock call has no time limit", "sidecar/runtime/locking.py", "Instant(self._clock.now() + self._timeout_ms())", "Instant(self._clock.now() + 60_000)", f"{LOCKING}::test_each_call_has_the_time_limit_of_a_request"),
+    Mutant("the floor of an acquisition is not passed on", "sidecar/runtime/locking.py", "policy.node, policy.instance, policy.ttl_ms, floor=floor, deadline=deadline", "policy.node, policy.instance, policy.ttl_ms, floor=Epoch(0), deadline=deadline", f"{LOCKING}::test_a_grant_is_told_as_of_the_sending_of_its_request"),
+    Mutant("a definite no is a failed call", "sidecar/runtime/locking.py", "        except NotHolder:\n            self._health.well()\n            answer = s.Lost(epoch)\n", "", f"{LOCKING}::test_a_definite_no_is_the_loss_of_that_epoch"),
+    Mutant("a failed call is a loss", "sidecar/runtime/locking.py", "answer = s.CallFailed(str(error), lasting=not error.retry)", "answer = s.Lost(epoch)", f"{LOCKING}::test_an_error_is_a_failed_call_and_never_a_loss"),
+    Mutant("an unexpected exception leaves a call without an answer", "sidecar/runtime/locking.py", "        except Exception as error:  # an unexpected exception anywhere counts as a failed call\n            LOG.exception(\"internal_error\")\n            answer = s.CallFailed(f\"internal error: {error}\")\n", "", f"{LOCKING}::test_an_unexpected_exception_is_a_failed_call_and_the_lane_lives_on"),
+    Mutant("a lane ends with the first exception", "sidecar/runtime/lanes.py", "                LOG.exception(\"internal_error\")\n", "                return\n", "tests/runtime/test_lanes.py::test_a_lane_outlives_a_job_that_raises"),
+    Mutant("a lane ends before what is queued is done", "sidecar/runtime/lanes.py", "        self._jobs.put(None)\n        self._thread.join(within_s)", "        self._thread.join(0)\n        self._jobs = SimpleQueue()", "tests/runtime/test_lanes.py::test_a_lane_does_what_is_queued_in_order_and_ends"),
+    Mutant("a note of another version is believed", "sidecar/runtime/locking.py", "if fields.pop(\"v\") != 1:", "if not fields.pop(\"v\"):", f"{LOCKING}::test_a_note_of_a_later_version_is_refused"),
+    # what is seen and shown
+    Mutant("after a failure the old revision is waited on", "sidecar/runtime/watching.py", "            view = None\n            self._closing", "            self._closing", f"{WATCHING}::test_after_any_failure_all_is_read_anew"),
+    Mutant("the watch ends with an unexpected exception", "sidecar/runtime/watching.py", "                if not self._closing.is_set():\n                    health.ill(error)\n            except Exception:  # outermost frame of the thread\n                LOG.exception(\"internal_error\")\n", "                if not self._closing.is_set():\n                    health.ill(error)\n", f"{WATCHING}::test_after_any_failure_all_is_read_anew"),
+    Mutant("a view is not shown", "sidecar/runtime/watching.py", "        self._post(seen)\n", "        if view is None:\n            self._post(seen)\n", f"{WATCHING}::test_each_view_is_shown_and_the_next_is_asked_for_after_it"),
+    Mutant("a store that is down is hammered", "sidecar/runtime/watching.py", "pause_s = min(RETRY_MAX_S, pause_s * 2)", "pause_s = RETRY_FIRST_S", f"{WATCHING}::test_a_store_that_is_down_is_asked_less_and_less_often"),
+    Mutant("a record expires between two publishings", "sidecar/runtime/watching.py", "pause_s = self._ttl_ms / 1000 / 3", "pause_s = self._ttl_ms / 1000 * 3", f"{WATCHING}::test_a_record_is_shown_again_before_it_expires_whatever_failed"),
+    Mutant("a change waits for its turn", "sidecar/runtime/watching.py", "    def changed(self) -> None:\n        \"\"\"Publish soon.\"\"\"\n        self._changed.set()\n", "    def changed(self) -> None:\n        \"\"\"Publish soon.\"\"\"\n", f"{WATCHING}::test_a_change_is_shown_at_once"),
+    # the mark
+    Mutant("an unreadable mark is none", "sidecar/runtime/marks.py", "        except (ValueError, KeyError, TypeError) as error:\n", "        except (ValueError, KeyError, TypeError) as error:\n            return NO_EPOCH\n", f"{MARKS}::test_a_mark_that_cannot_be_read_is_not_forgotten", slice=True),
+    Mutant("the mark is not on the disk when it gets its name", "sidecar/runtime/marks.py", "                os.fsync(file.fileno())\n", "", f"{MARKS}::test_bug_a_power_cut_could_take_the_newest_mark_back"),
+    Mutant("the name of the mark is not on the disk", "sidecar/runtime/marks.py", "                os.fsync(folder)  # else", "                pass  # else", f"{MARKS}::test_bug_a_power_cut_could_take_the_newest_mark_back"),
+    Mutant("the mark is written in place", "sidecar/runtime/marks.py", "new = self._path.with_suffix(\".new\")", "new = self._path", f"{MARKS}::test_bug_a_power_cut_could_take_the_newest_mark_back"),
+    Mutant("a mark that cannot be written stops the sidecar", "sidecar/runtime/marks.py", "            LOG.debug(\"mark\", exc_info=True)\n", "            raise\n", f"{MARKS}::test_a_mark_that_cannot_be_written_stops_nobody"),
+    # the shell
+    Mutant("a broken part is not noticed", "sidecar/runtime/shell.py", "                raise RuntimeError(f\"internal error: {seen.what}\")\n", "                seen = s.Tick()\n", f"{SHELL}::test_a_broken_part_ends_the_shell"),
+    Mutant("the mark is not saved", "sidecar/runtime/shell.py", "                self._files.put(lambda: self._marks.save(epoch))\n", "                pass\n", f"{SHELL}::test_the_mark_is_kept_on_disk"),
+    Mutant("the guard keeps no note of a renewed hold", "sidecar/runtime/shell.py", "self._servers.extend(run, deadline, self.note(self._epoch()))", "self._servers.extend(run, deadline, None)", f"{SHELL}::test_the_orders_go_where_they_belong"),
+    Mutant("a request is answered without the hold", "sidecar/runtime/shell.py", "answer.request, expected=answer.expected, hold=hold, deadline=self._deadline()", "answer.request, expected=answer.expected, hold=None, deadline=self._deadline()", f"{SHELL}::test_an_answer_is_written_under_the_hold_and_over_what_was_seen"),
+    Mutant("a failed answer is forgotten", "sidecar/runtime/shell.py", "            self._inbox.put(s.AnswerFailed())\n", "", f"{SHELL}::test_an_answer_that_failed_is_told_so_that_it_is_given_again"),
+    Mutant("a change of active is written once or never", "sidecar/runtime/shell.py", "                if not error.retry:\n                    return\n", "                return\n", f"{SHELL}::test_a_change_is_written_until_it_is"),
+    Mutant("a change of active is written at another epoch", "sidecar/runtime/shell.py", "            if self._epoch() != record.epoch:\n                return\n", "", f"{SHELL}::test_a_change_of_an_epoch_that_is_over_is_not_written"),
+    Mutant("the end of the sidecar waits for the history", "sidecar/runtime/shell.py", " is not None and not self._closing.is_set():", " is not None:", f"{SHELL}::test_the_end_of_the_sidecar_does_not_wait_for_the_history"),
+    # servers
+    Mutant("a renewal during the preparation is lost", "sidecar/runtime/serving.py", "deadline_at=self._deadlines.get(order.run, order.deadline)", "deadline_at=order.deadline", f"{SERVING}::test_a_renewal_while_the_server_is_prepared_counts"),
+    Mutant("a refused start is not told", "sidecar/runtime/serving.py", "                self._gone(self._names[name], None, reason)\n", "                pass\n", f"{SERVING}::test_a_late_start_is_the_end_of_its_run"),
+    Mutant("a server that may run is called gone", "sidecar/runtime/serving.py", "            self._broken(f\"server lane: {error!r}\")", "            self._gone(order.run, None, str(error))", f"{SERVING}::test_an_unexpected_exception_at_a_start_is_told_as_broken"),
+    Mutant("a guard client that broke is not noticed", "sidecar/runtime/serving.py", "                self._broken(\"guard client\")\n", "                pass\n", f"{SERVING}::test_a_guard_client_that_broke_is_told_as_broken"),
+    Mutant("an order for a run that is gone goes to the next", "sidecar/runtime/serving.py", "name = next((name for name, known in self._names.items() if known == run), None)", "name = next(iter(self._names), None)", f"{SERVING}::test_orders_for_a_run_that_is_gone_touch_nobody_else"),
+    Mutant("a lost guard is the end of serving", "sidecar/runtime/serving.py", "                self._guard.respawn()\n", "                pass\n", f"{SERVING}::test_a_server_is_started_again_after_its_guard_was_lost"),
+    Mutant("the server sees our secrets", "sidecar/runtime/serving.py", "{name: value for name, value in os.environ.items() if not name.startswith(OURS)}", "dict(os.environ)", f"{SERVING}::test_a_server_sees_its_role_and_nothing_of_our_own"),
+    Mutant("a server that was found is not known", "sidecar/runtime/serving.py", "            self._names[found.run] = 0\n", "            self._names[found.run] = 1\n", f"{SERVING}::test_the_next_sidecar_goes_on_with_the_run_as_number_0"),
+    Mutant("what the guard told before the beginning is lost", "sidecar/runtime/serving.py", "        for event in early:\n            self._on_event(event)\n", "", f"{SERVING}::test_what_happens_between_attaching_and_beginning_is_told"),
+    # probing
+    Mutant("one failed probe is sick", "sidecar/runtime/probing.py", "if failures >= watching.failures:", "if failures:", f"{PROBING}::test_sick_means_so_many_failures_in_a_row"),
+    Mutant("failures need not be in a row", "sidecar/runtime/probing.py", "failures = 0 if finding.ok else failures + 1", "failures = failures if finding.ok else failures + 1", f"{PROBING}::test_sick_means_so_many_failures_in_a_row"),
+    Mutant("failures of the run before count", "sidecar/runtime/probing.py", "                failures, last = 0, subject\n", "                last = subject\n", f"{PROBING}::test_the_failures_of_the_run_before_do_not_count"),
+    Mutant("a late answer makes a run ready that is over", "sidecar/runtime/probing.py", "            if self._subject is subject:\n                self._subject = ready\n                self._post(", "            if True:\n                self._subject = ready\n                self._post(", f"{PROBING}::test_a_late_answer_does_not_make_a_run_ready_that_is_over"),
+    Mutant("a standby that activated itself is not told", "sidecar/runtime/probing.py", "                self._post(s.ServerActivated(subject.run))\n", "                pass\n", f"{PROBING}::test_a_standby_that_activated_itself_is_told"),
+    # a whole sidecar
+    Mutant("the server of another cluster is taken over", "sidecar/runtime/main.py", "if (cluster, hold.node) != (self._config.cluster, self._config.node):", "if False:", f"{BROKEN}::test_the_server_of_another_cluster_is_refused_and_left_alone"),
+    Mutant("the hold found with a server is not taken over", "sidecar/runtime/main.py", "        self._locks.adopt(hold)\n", "", f"{NODES} -k test_restarted_sidecar_adopts_the_running_server and local"),
+    Mutant("two sidecars in one run directory", "sidecar/runtime/main.py", "        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)\n", "        pass\n", f"{NODES}::test_second_sidecar_of_a_node_is_refused"),
+    Mutant("an unexpected end takes the server along", "sidecar/runtime/main.py", "self._leave(kept=finished is None or finished.kept)", "self._leave(kept=finished is not None and finished.kept)", f"{BROKEN}::test_an_unexpected_end_leaves_the_server_to_the_guard_and_the_next_sidecar"),
+    Mutant("a refused sidecar takes a server of before along", "sidecar/runtime/main.py", "self._servers.close(kept=self._servers.adopted is not None)", "self._servers.close(kept=False)", f"{BROKEN}::test_the_server_of_another_cluster_is_refused_and_left_alone"),
+)  # fmt: skip

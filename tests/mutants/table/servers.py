@@ -1,0 +1,47 @@
+"""Server kinds and probes: the role in ``server.xml``, what is ready, and what has activated itself."""
+
+# ruff: noqa: E501 - one mutant, one line
+
+from tests.mutants.mutant import Mutant
+
+XML, KINDS, PROBES = (
+    "tests/core/test_serverxml.py",
+    "tests/system/test_server_kinds.py",
+    "tests/system/test_server_kinds_probes.py",
+)
+
+MUTANTS = (
+    # server.xml
+    Mutant("a standby is started as master", "sidecar/servers/serverxml.py", "\"standby\": \"2\"", "\"standby\": \"1\"", f"{XML}::test_a_role_changes_two_values_and_no_other_byte", slice=True),
+    Mutant("an active is started as failover node", "sidecar/servers/serverxml.py", "\"active\": \"1\"", "\"active\": \"2\"", f"{XML}::test_a_role_changes_two_values_and_no_other_byte"),
+    Mutant("the native detection is left as it was", "sidecar/servers/serverxml.py", "        \"clusterFailureDetectionTime\": str(DETECTION_MS),\n", "", f"{XML}::test_a_role_changes_two_values_and_no_other_byte"),
+    Mutant("a key that is there twice is set once", "sidecar/servers/document.py", "for element in found if element.text != value]", "for element in found[:1] if element.text != value]", f"{XML}::test_any_file_gets_the_role_and_keeps_the_rest"),
+    Mutant("a missing key stays missing", "sidecar/servers/document.py", "            if not found:\n", "            if False:\n", f"{XML}::test_any_file_gets_the_role_and_keeps_the_rest"),
+    Mutant("a torn file is given up", "sidecar/servers/serverxml.py", "        return Document(_read(_beside(target, BACKUP))), f\"damaged ({torn})\"", "        raise BadXml(torn)", f"{XML}::test_every_prefix_is_repaired_from_the_backup"),
+    Mutant("a torn file is not kept", "sidecar/servers/serverxml.py", "            _replace(target, target, _read(target), suffix=TORN)\n", "", f"{XML}::test_every_prefix_is_repaired_from_the_backup"),
+    Mutant("the backup stays as it once was", "sidecar/servers/serverxml.py", "if backup.with_values(wanted) == document.with_values(wanted):", "if True:", f"{XML}::test_the_backup_follows_what_the_operator_and_the_server_change"),
+    Mutant("the first file is overwritten", "sidecar/servers/serverxml.py", "if not _beside(target, ORIGINAL).exists():", "if True:", f"{XML}::test_the_first_file_is_kept_for_ever"),
+    Mutant("the file is written in place", "sidecar/servers/serverxml.py", "        new.replace(target)\n", "        target.write_bytes(b\"\")\n        target.write_bytes(new.read_bytes())\n        new.unlink()\n", f"{XML}::test_a_write_is_whole_or_not_at_all"),
+    Mutant("the file is not on the disk when it gets its name", "sidecar/servers/serverxml.py", "            os.fsync(fd)\n        new", "        new", f"{XML}::test_a_write_is_whole_or_not_at_all"),
+    Mutant("the file's mode is our own", "sidecar/servers/serverxml.py", "    os.fchmod(fd, stat.S_IMODE(was.st_mode))\n", "", f"{XML}::test_mode_and_owner_stay"),
+    Mutant("a link is replaced by a file", "sidecar/servers/serverxml.py", "target = Path(os.path.realpath(path))  # a link stays a link", "target = path", f"{XML}::test_a_link_stays_a_link"),
+    Mutant("a DOCTYPE is read", "sidecar/servers/document.py", "raise BadXml(\"a DOCTYPE is not allowed\")", "return", f"{XML}::test_a_doctype_is_refused"),
+    Mutant("an embedded database is let pass", "sidecar/servers/aggregate.py", "            settings.refuse_embedded(found)\n", "            pass\n", f"{KINDS}::test_an_embedded_database_is_refused_unless_told_otherwise"),
+    # the kind aggregate
+    Mutant("a server starts where one runs already", "sidecar/servers/aggregate.py", "        self._refuse_processes(ours)\n        edit", "        edit", f"{KINDS}::test_a_server_that_runs_already_is_refused_and_ours_is_not"),
+    Mutant("a server of our own is a stranger", "sidecar/servers/aggregate.py", "rivals.processes(self._home, ours)", "rivals.processes(self._home, ())", f"{KINDS}::test_a_server_that_runs_already_is_refused_and_ours_is_not"),
+    Mutant("a server starts on a port in use", "sidecar/servers/aggregate.py", "        self._refuse_busy(found)\n        return", "        return", f"{KINDS}::test_a_port_in_use_is_refused"),
+    Mutant("a stopped standby keeps the active's role", "sidecar/servers/aggregate.py", "        edit = serverxml.set_role(self._file, role)\n        if role == \"standby\" and self.standby == \"stopped\":\n            return None\n", "        if role == \"standby\" and self.standby == \"stopped\":\n            return None\n        edit = serverxml.set_role(self._file, role)\n", f"{KINDS}::test_a_stopped_standby_gets_its_role_all_the_same"),
+    Mutant("a standby outlives its own detection", "sidecar/servers/aggregate.py", "STANDBY_LIFETIME_MS = 20 * 3600 * 1000", "STANDBY_LIFETIME_MS = 25 * 3600 * 1000", f"{KINDS}::test_a_standby_monitors_and_would_detect_after_the_guard_has_ended_it"),
+    Mutant("ready looks at the client port alone", "sidecar/servers/aggregate.py", "TcpProbe((found.client_port, found.web_port)", "TcpProbe((found.client_port,)", f"{KINDS}::test_ready_means_both_ports"),
+    Mutant("a standby that activated itself is looked for at the wrong port", "sidecar/servers/aggregate.py", "TcpProbe((found.client_port,), _hosts", "TcpProbe((found.web_port + 1,), _hosts", f"{KINDS}::test_a_standby_that_activates_itself_is_noticed"),
+    Mutant("a unit that starts a server at boot is let pass", "sidecar/servers/aggregate.py", "        self._refuse_rivals(rivals.services(self._home, self._root), \"would start a server at boot\")\n", "", f"{KINDS}::test_an_enabled_unit_is_refused_with_what_to_do"),
+    Mutant("a stopped standby command runs", "sidecar/servers/command.py", "if role == \"standby\" and self.standby == \"stopped\":", "if False:", f"{KINDS}::test_a_command_runs_on_the_active_alone"),
+    # probes
+    Mutant("one open port is enough", "sidecar/probes.py", "                return findings[0] if findings else Finding(False, f\"port {port}: no address\")\n", "                continue\n            return OK\n        return findings[0]\n", f"{PROBES}::test_every_port_must_accept"),
+    Mutant("a connection of a socket with itself is a server", "sidecar/probes.py", "if connection.getsockname() == connection.getpeername():", "if False:", f"{PROBES}::test_a_connection_of_a_socket_with_itself_is_no_server"),
+    Mutant("any HTTP status is good", "sidecar/probes.py", "if int(words[1]) != self.status:", "if False:", f"{PROBES}::test_the_status_counts"),
+    Mutant("each drip of an answer gets the whole time", "sidecar/probes.py", "            stream.settimeout(self._left_s(deadline))\n            if not (more", "            if not (more", f"{PROBES}::test_a_drip_does_not_move_the_deadline"),
+    Mutant("a probe's command that hangs is left running", "sidecar/probes.py", "        os.killpg(process.pid, signal.SIGKILL)", "        os.getpgid(process.pid)", f"{PROBES}::test_a_command_that_hangs_is_killed_with_all_it_started"),
+    Mutant("any exit code of a probe's command is good", "sidecar/probes.py", "        if status == 0:\n            return OK", "        if status is not None:\n            return OK", f"{PROBES}::test_the_exit_code_counts"),
+)  # fmt: skip

@@ -1,0 +1,82 @@
+"""The epoch mark on disk: never forgotten silently, whole whatever happens, and no reason to stop serving.
+
+Method: real files; the order of what reaches the disk is read from the calls of ``os``.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from sidecar.core.units import Epoch
+from sidecar.errors import ConfigError
+from sidecar.runtime.marks import MarkFile
+
+
+def test_what_was_kept_is_known_again(tmp_path: Path) -> None:
+    MarkFile(tmp_path, "plant-7").save(Epoch(41))
+    MarkFile(tmp_path, "plant-7").save(Epoch(42))
+
+    assert MarkFile(tmp_path, "plant-7").load() == 42
+    assert MarkFile(tmp_path, "plant-8").load() == 0, "each cluster has its own"
+    assert [path.name for path in tmp_path.iterdir()] == ["plant-7.epoch.json"]
+
+
+def test_the_first_start_makes_the_folder(tmp_path: Path) -> None:
+    marks = MarkFile(tmp_path / "a" / "b", "plant-7")
+
+    assert marks.load() == 0
+    marks.save(Epoch(1))
+    assert marks.load() == 1
+
+
+def test_without_a_folder_nothing_is_kept() -> None:
+    marks = MarkFile(None, "plant-7")
+    marks.save(Epoch(7))
+
+    assert marks.load() == 0
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"epoch": null}', '{"epoch": "x"}'])
+def test_a_mark_that_cannot_be_read_is_not_forgotten(tmp_path: Path, content: str) -> None:
+    (tmp_path / "plant-7.epoch.json").write_text(content)
+
+    with pytest.raises(ConfigError, match=r"plant-7\.epoch\.json: not a high-water mark"):
+        MarkFile(tmp_path, "plant-7").load()
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    with pytest.raises(ConfigError, match=r"paths\.state: .*Not a directory"):
+        MarkFile(tmp_path / "file" / "state", "plant-7").load()
+
+
+def test_a_mark_that_cannot_be_written_stops_nobody(tmp_path: Path) -> None:
+    marks = MarkFile(tmp_path / "gone", "plant-7")
+
+    marks.save(Epoch(1))
+
+    assert not (tmp_path / "gone").exists()
+
+
+def test_bug_a_power_cut_could_take_the_newest_mark_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """First the content reaches the disk, then it gets its name, then the folder reaches the disk."""
+    steps: list[str] = []
+    sync, replace = os.fsync, os.replace
+
+    def fsync(fd: int) -> None:
+        steps.append(Path(f"/proc/self/fd/{fd}").readlink().name)
+        sync(fd)
+
+    def renames(source: str, target: str) -> None:
+        steps.append("rename")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", renames)
+    MarkFile(tmp_path, "plant-7").save(Epoch(42))
+
+    assert steps == ["plant-7.epoch.new", "rename", tmp_path.name]

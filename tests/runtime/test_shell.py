@@ -1,0 +1,228 @@
+"""The shell carries out what the core orders, nothing of an epoch that is over, and ends with a broken part.
+
+Method: the real shell over a scripted store, with a server lane that only takes notes.
+Not covered: decisions (tests/core), and the parts put together (tests/system).
+"""
+
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from sidecar.core import state as s
+from sidecar.core.model import HistoryEntry
+from sidecar.core.units import Epoch
+from sidecar.errors import Conflict, NotHolder, NotSent, OutcomeUnknown
+from sidecar.runtime.locking import LockLane, hold_from_note
+from sidecar.runtime.marks import MarkFile
+from sidecar.runtime.serving import ServerLane
+from sidecar.runtime.shell import Broken, Reload, Shell
+from tests.core.made import EPOCH, LEASE, POLICY, at, request, serving
+from tests.runtime.stubs import WITHIN_S, Inbox, Store, clock, hold
+
+QUICK = replace(POLICY, renew_every_ms=200)  # a failed call is made again after 50 ms
+
+
+class Servers:
+    """A server lane that takes notes."""
+
+    enforcement = "kernel"
+
+    def __init__(self) -> None:
+        self.orders: list[tuple[Any, ...]] = []
+
+    def start(self, order: s.StartServer) -> None:
+        self.orders.append(("start", order.run))
+
+    def extend(self, run: int, deadline: int, note: str | None) -> None:
+        self.orders.append(("extend", run, deadline, note))
+
+    def stop(self, run: int, kill_at: int) -> None:
+        self.orders.append(("stop", run, kill_at))
+
+    def kill(self, run: int) -> None:
+        self.orders.append(("kill", run))
+
+
+class Stage:
+    """A node that serves at epoch 7."""
+
+    def __init__(self, folder: Path) -> None:
+        self.store, self.inbox, self.servers = Store(), Inbox(), Servers()
+        self.locks = LockLane(self.store.backend, clock(), self.inbox.put, lambda: 1_000)
+        self.locks.adopt(hold(EPOCH))
+        self.marks = MarkFile(folder, "plant-7")
+        self.reloads = 0
+        self.shell = Shell(
+            s.Node(serving(), s.Memory(call="renew", mark=EPOCH, runs=3)),
+            QUICK,
+            cluster="plant-7",
+            clock=clock(),
+            backend=self.store.backend,
+            locks=self.locks,
+            servers=cast(ServerLane, self.servers),
+            marks=self.marks,
+            inbox=self.inbox.queue,
+            publish_soon=lambda: None,
+            reload=self.reload,
+        )
+
+    def reload(self, policy: s.Policy) -> s.Policy:
+        self.reloads += 1
+        return replace(policy, priority=1)
+
+    def close(self) -> None:
+        self.shell.close()
+        self.locks.close()
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    made = Stage(tmp_path)
+    yield made
+    made.close()
+
+
+def test_a_broken_part_ends_the_shell(stage: Stage) -> None:
+    stage.inbox.put(Broken("guard client"))
+
+    with pytest.raises(RuntimeError, match="guard client"):
+        stage.shell.run()
+
+    assert stage.servers.orders == [], "the server is left to the guard"
+
+
+def test_an_exception_while_deciding_ends_the_shell(stage: Stage) -> None:
+    stage.inbox.put("no observation")
+
+    with pytest.raises(AssertionError):
+        stage.shell.run()
+
+
+def test_a_reload_counts_from_the_next_decision_on(stage: Stage) -> None:
+    stage.inbox.put(Reload())
+    stage.inbox.put(Broken("end of the test"))
+
+    with pytest.raises(RuntimeError):
+        stage.shell.run()
+
+    assert (stage.reloads, stage.shell.policy.priority) == (1, 1)
+
+
+def test_the_orders_go_where_they_belong(stage: Stage) -> None:
+    stage.store.script("renew", NotSent("x"))
+    stage.store.script("release", None)
+
+    for action in (
+        s.ExtendServer(3, at(5_000)),
+        s.StopServer(3, at(6_000)),
+        s.KillServer(3),
+        s.Renew(EPOCH),
+        s.Release(EPOCH, "test"),
+    ):
+        stage.shell._carry_out(action)
+
+    extend, stop, kill = stage.servers.orders
+    assert extend[:3] == ("extend", 3, at(5_000))
+    assert hold_from_note(extend[3]) == ("plant-7", hold(EPOCH)), "the next sidecar finds the hold"
+    assert (stop, kill) == (("stop", 3, at(6_000)), ("kill", 3))
+    assert stage.inbox.next() == s.CallFailed("x")
+    assert stage.inbox.next() == s.Released(EPOCH)
+
+
+def test_the_mark_is_kept_on_disk(stage: Stage) -> None:
+    stage.shell._carry_out(s.SaveMark(Epoch(9)))
+    stage.shell.close()  # does what is queued
+
+    assert stage.marks.load() == 9
+
+
+# Requests.
+
+
+def test_an_answer_is_written_under_the_hold_and_over_what_was_seen(stage: Stage) -> None:
+    stage.store.script("write", 6)
+    answered = request(state="accepted")
+
+    stage.shell._carry_out(s.Answer(answered, expected=5))
+
+    (given,) = stage.store.await_calls("write", 1)
+    assert (given["args"], given["expected"], given["hold"]) == ((answered,), 5, hold(EPOCH))
+
+
+@pytest.mark.parametrize("error", [NotSent("x"), OutcomeUnknown("x"), NotHolder("x")], ids=repr)
+def test_an_answer_that_failed_is_told_so_that_it_is_given_again(stage: Stage, error: Exception) -> None:
+    stage.store.script("write", error)
+
+    stage.shell._carry_out(s.Answer(request(state="done"), expected=5))
+
+    assert stage.inbox.next() == s.AnswerFailed()
+
+
+def test_an_answer_that_somebody_overtook_is_not_given_again(stage: Stage) -> None:
+    stage.store.script("write", Conflict("x"))
+
+    stage.shell._carry_out(s.Answer(request(state="done"), expected=5))
+
+    stage.store.await_calls("write", 1)
+    stage.shell.close()  # does what is queued
+    assert stage.inbox.rest() == []
+
+
+# The history.
+
+CHANGE = s.RecordChange(EPOCH, s.Change("b", "lease expired", 9_000, 40, at(0)), 800)
+
+
+def test_a_change_is_written_until_it_is(stage: Stage) -> None:
+    stage.store.script("append_history", NotSent("x"), OutcomeUnknown("x"), None)
+
+    stage.shell._carry_out(CHANGE)
+
+    entry: HistoryEntry
+    given = stage.store.await_calls("append_history", 3)[2]
+    used, entry = given["args"]
+    assert used == hold(EPOCH)
+    assert (entry.epoch, entry.node, entry.previous, entry.cause) == (7, "a", "b", "lease expired")
+    assert (entry.detect_ms, entry.lock_ms, entry.start_ms) == (9_000, 40, 800)
+
+
+def test_a_change_that_will_never_be_taken_is_given_up(stage: Stage) -> None:
+    stage.store.script("append_history", NotHolder("x"))
+    done = threading.Event()
+
+    stage.shell._carry_out(CHANGE)
+
+    stage.store.await_calls("append_history", 1)
+    stage.shell._desk.put(done.set)
+    assert done.wait(WITHIN_S)
+    assert len(stage.store.calls("append_history")) == 1
+
+
+def test_a_change_of_an_epoch_that_is_over_is_not_written(stage: Stage) -> None:
+    stage.shell.node = stage.shell.node._replace(phase=serving_at(8))
+    stage.store.script("append_history", None)
+    done = threading.Event()
+
+    stage.shell._carry_out(CHANGE)
+
+    stage.shell._desk.put(done.set)
+    assert done.wait(WITHIN_S)
+    assert stage.store.calls("append_history") == []
+
+
+def serving_at(epoch: int) -> s.Serving:
+    return s.Serving(replace(LEASE, epoch=Epoch(epoch)), 3)
+
+
+def test_the_end_of_the_sidecar_does_not_wait_for_the_history(stage: Stage) -> None:
+    stage.store.script("append_history", NotSent("x"))
+    stage.shell._carry_out(CHANGE)
+    stage.store.await_calls("append_history", 2)
+
+    stage.shell.close()
+
+    assert not stage.shell._desk._thread.is_alive()

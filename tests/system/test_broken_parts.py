@@ -1,0 +1,122 @@
+"""A sidecar that cannot go on ends, with a status that says so, and takes nobody's server along.
+
+Method: real sidecars on the embedded store. What is broken: the file that proves a death, somebody's backend,
+the run directory. Not covered: broken stores (tests/contract, test_nodes.py).
+"""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sidecar.demo.cluster import Cluster, DemoNode, until
+from sidecar.guard import record
+from tests.harness.witness import one_active_at_a_time
+
+
+@pytest.fixture
+def alone(request: pytest.FixtureRequest, tmp_path: Path, namespace: str) -> Iterator[Cluster]:
+    """One node that is active; *param* are settings over the usual ones."""
+    settings: dict[str, Any] = getattr(request, "param", {})
+    store = {"backend": "local", "local": {"path": str(tmp_path / "store.db")}}
+    made = Cluster(tmp_path / "c", store, names=("node-a",), cluster=namespace, ttl="8s", settings=settings)
+    try:
+        made.start()
+        made.await_active()
+        yield made
+    finally:
+        made.stop()
+        print(made["node-a"].log.read_text()[-4_000:])  # pytest shows this where the test failed
+    one_active_at_a_time(made.witness)
+
+
+def ended(node: DemoNode) -> int:
+    """Wait for the end of the sidecar; return its exit status."""
+    assert node.process is not None
+    return node.process.wait(15)
+
+
+@pytest.mark.parametrize("alone", [{"guard": {"enforcement": "process"}}], indirect=True)
+def test_a_sidecar_whose_guard_client_broke_ends_with_1(alone: Cluster) -> None:
+    """Guard and keeper die, and the record by which the end of the tree could be proven cannot be read.
+
+    Without that end nobody would ever tell this sidecar that its server is gone: it would wait for ever.
+    """
+    node = alone["node-a"]
+    (node.run_dir / record.NAME).write_text("{")
+    guard, keeper, *_ = node.tree()
+
+    for process in (guard, keeper):
+        os.kill(process.pid, signal.SIGKILL)
+
+    assert ended(node) == 1
+
+
+PLUG_IN = """
+from backends.local import LocalBackend
+from pathlib import Path
+class Broken(LocalBackend):
+    def await_change(self, revision, *, deadline):
+        if Path({trigger!r}).exists():
+            return "no view"
+        return super().await_change(revision, deadline=min(deadline, self._clock.now() + 100))
+def connect(settings, clock):
+    return Broken(Path({store!r}), "x/" + settings.cluster + "/", clock)
+"""
+
+
+def test_an_unexpected_end_leaves_the_server_to_the_guard_and_the_next_sidecar(
+    tmp_path: Path, namespace: str
+) -> None:
+    """Somebody's backend answers what no decision can be made of: the sidecar ends, its server stays."""
+    trigger = tmp_path / "trigger"
+    plug_in = tmp_path / "plug-in" / "broken-1.0.dist-info"
+    plug_in.mkdir(parents=True)
+    (plug_in / "entry_points.txt").write_text("[aggregate_sidecar.backends]\nbroken = broken:connect\n")
+    code = PLUG_IN.format(trigger=str(trigger), store=str(tmp_path / "store.db"))
+    (plug_in.parent / "broken.py").write_text(code)
+    made = Cluster(tmp_path / "c", {"backend": "broken"}, names=("node-a",), cluster=namespace, ttl="8s")
+    node = made["node-a"]
+    path = os.pathsep.join(filter(None, [str(plug_in.parent), os.environ.get("PYTHONPATH")]))
+    node.environment = {"PYTHONPATH": path}
+    try:
+        made.start()
+        made.await_active()
+        before = node.server()
+
+        trigger.touch()
+        assert ended(node) == 1
+        trigger.unlink()
+
+        assert all(process.is_running() for process in before)
+        node.start()
+        until("the server to be taken over", lambda: "adopted=True" in node.log.read_text())
+        assert all(process.is_running() for process in before)
+        assert made.serving() == "node-a"
+    finally:
+        made.stop()
+        print(node.log.read_text()[-4_000:])
+    one_active_at_a_time(made.witness)
+
+
+def test_the_server_of_another_cluster_is_refused_and_left_alone(alone: Cluster, tmp_path: Path) -> None:
+    node = alone["node-a"]
+    assert node.process is not None
+    node.process.kill()  # the guard keeps the server until the deadline
+    node.process.wait()
+    before = node.server()
+    other = DemoNode("node-a", tmp_path / "other", {**node.settings, "cluster": "another"})
+    other.folder.mkdir()
+    other.start()
+
+    assert ended(other) == 4
+    assert "runs the server of node-a in" in other.log.read_text()
+    assert all(process.is_running() for process in before)
+
+    node.start()  # the right one takes it over again, before its deadline
+    assert node.process is not None
+    until("the server to be taken over", lambda: "adopted=True" in node.log.read_text())
+    assert alone.serving() == "node-a"
