@@ -5,7 +5,7 @@ members, late, lost and repeated requests, clocks that differ, stores that are w
 commands in any order.
 Method: a discrete-event simulation with seeded randomness (`tests.core.simulation`) of the real core, runtime
 and commands. A failing schedule replays exactly, and ``./scripts/simulate --seed N`` tells it as short as it
-can. SIMULATION_FIRST and SIMULATION_BATCH choose other schedules. `tests.core.mutants` proves that it sees.
+can. SIMULATION_FIRST and SIMULATION_BATCH choose other schedules. `tests.mutants` proves that it sees.
 Not covered: a host frozen as a whole by its hypervisor; a store that loses an epoch before every node has
 seen it (nobody could tell); clocks further apart than the 1 % that the lease allows for; what the kernel does
 (system tests).
