@@ -16,6 +16,9 @@ MUTANTS = (
     Mutant("clock drift ignored", "sidecar/core/units.py", "DRIFT_PERMILLE = 10", "DRIFT_PERMILLE = -40", f"{DECIDE}::test_a_lease_counts_from_before_it_was_sent_and_errs_towards_lost", schedules=50),
     Mutant("silence cut short", "sidecar/core/units.py", "return ttl_ms + -(-ttl_ms *", "return ttl_ms * 3 // 4 + -(-ttl_ms *", f"{DECIDE}::test_a_lease_counts_from_before_it_was_sent_and_errs_towards_lost", schedules=10),
     Mutant("deadline of a lease doubled", "sidecar/core/units.py", "sent_at + usable_ms", "sent_at + 2 * usable_ms", f"{DECIDE}::test_a_lease_counts_from_before_it_was_sent_and_errs_towards_lost", schedules=10),
+    # bugs that the simulation has found
+    Mutant("failback for ever to a node that does not take it", "sidecar/core/advance.py", "        and record.node != memory.declined\n", "", f"{DECIDE}::test_bug_failback_was_tried_again_and_again_to_a_node_that_did_not_take_the_lock"),
+    Mutant("an epoch that others had is believed", "sidecar/core/decide.py", "        spent=max(memory.spent, _taken_by_others(view, policy)),\n", "", f"{DECIDE}::test_bug_a_late_request_got_an_epoch_from_a_wiped_store_that_another_node_had_had"),
     # taking the lock
     Mutant("spent epoch believed", "sidecar/core/decide.py", "grant.epoch > memory.spent and ", "", f"{DECIDE}::test_a_grant_that_may_not_be_used_is_given_back_and_spent"),
     Mutant("epoch mark ignored for grants", "sidecar/core/decide.py", " and grant.epoch >= memory.mark", "", f"{DECIDE}::test_a_grant_that_may_not_be_used_is_given_back_and_spent"),
