@@ -211,7 +211,7 @@ def _granted(node: s.Node, grant: s.Granted, now: Instant, policy: s.Policy) -> 
             ending = replace(phase, owes=max(phase.owes, grant.epoch))
             return s.Step(s.Node(ending, replace(memory, spent=spent)))
         case s.Finished():
-            return s.Step(node)
+            raise AssertionError("decide has returned already")
         case _:
             assert_never(phase)
 
@@ -220,10 +220,9 @@ def _owe_too(step: s.Step, epoch: Epoch) -> s.Step:
     phase, memory = step.node
     memory = replace(memory, spent=max(memory.spent, epoch))
     if isinstance(phase, s.Ending):
-        phase = replace(phase, owes=max(phase.owes, epoch))
-    elif memory.owed is not None:
-        memory = replace(memory, owed=replace(memory.owed, epoch=max(memory.owed.epoch, epoch)))
-    return s.Step(s.Node(phase, memory), step.actions)
+        return s.Step(s.Node(replace(phase, owes=max(phase.owes, epoch)), memory), step.actions)
+    owed = memory.owed and replace(memory.owed, epoch=max(memory.owed.epoch, epoch))
+    return s.Step(s.Node(phase, replace(memory, owed=owed)), step.actions)
 
 
 def _change(memory: s.Memory, epoch: Epoch, now: Instant) -> s.Change:

@@ -1,5 +1,7 @@
 """When the next decision is due, and what a node says of itself."""
 
+from typing import assert_never
+
 from sidecar.core import state as s
 from sidecar.core.candidate import epoch_behind, go_at, paused
 from sidecar.core.model import Enforcement, NodeRecord, Role, ServerState, ServerStats
@@ -89,6 +91,8 @@ def _summary(node: s.Node, now: Instant, policy: s.Policy) -> tuple[Role, Server
             return "standby", "stopped", "Stopped"
         case s.Idle() | s.Standing():
             return "standby", *_waiting(node, now, policy)
+        case _:
+            assert_never(phase)
 
 
 def _waiting(node: s.Node, now: Instant, policy: s.Policy) -> tuple[ServerState, str]:

@@ -101,8 +101,9 @@ def test_a_pause_does_not_leave_a_handover_half_done(node: str) -> None:
 # Switchover, asked of the active
 
 
-def test_a_switchover_is_accepted_once_and_names_the_node() -> None:
-    accepted = hear(serving(), request(to=None))
+@pytest.mark.parametrize("to", [None, "b"])
+def test_a_switchover_is_accepted_once_and_names_the_node(to: str | None) -> None:
+    accepted = hear(serving(), request(to=to))
     assert accepted.actions == (s.Answer(request(state="accepted", to="b"), 5),)
 
     assert decide(accepted.node, s.Tick(), at(10), POLICY).actions == ()
