@@ -12,7 +12,7 @@ DECIDE, TABLE, REQUESTS = (
 
 MUTANTS = (
     # units: what a lease is worth
-    Mutant("lease counted from too late", "sidecar/core/units.py", "(sent_at + usable", "(sent_at + 900 + usable", f"{DECIDE}::test_a_lease_counts_from_before_it_was_sent_and_errs_towards_lost", schedules=10),
+    Mutant("lease counted from too late", "sidecar/core/units.py", "(sent_at + usable", "(sent_at + 900 + usable", f"{DECIDE}::test_a_lease_counts_from_before_it_was_sent_and_errs_towards_lost", schedules=10, slice=True),
     Mutant("clock drift ignored", "sidecar/core/units.py", "DRIFT_PERMILLE = 10", "DRIFT_PERMILLE = -40", f"{DECIDE}::test_a_lease_counts_from_before_it_was_sent_and_errs_towards_lost", schedules=50),
     Mutant("silence cut short", "sidecar/core/units.py", "return ttl_ms + -(-ttl_ms *", "return ttl_ms * 3 // 4 + -(-ttl_ms *", f"{DECIDE}::test_a_lease_counts_from_before_it_was_sent_and_errs_towards_lost", schedules=10),
     Mutant("deadline of a lease doubled", "sidecar/core/units.py", "sent_at + usable_ms", "sent_at + 2 * usable_ms", f"{DECIDE}::test_a_lease_counts_from_before_it_was_sent_and_errs_towards_lost", schedules=10),
@@ -62,7 +62,7 @@ MUTANTS = (
     Mutant("once ignored", "sidecar/core/decide.py", "if policy.once:", "if False:", f"{DECIDE}::test_once_ends_with_the_command"),
     Mutant("once ignored when lost", "sidecar/core/moves.py", "if policy.once and memory.quit is None:", "if False:", f"{DECIDE}::test_once_ends_with_the_lock"),
     # requests
-    Mutant("confirmation not needed", "sidecar/core/requests.py", "case \"accepted\":\n            return _abandon(node, request, \"the command did not confirm it\", now, policy)\n        case _:\n            if held", "case _:\n            if held", f"{REQUESTS}::test_a_switchover_that_is_not_confirmed_is_abandoned", schedules=10),
+    Mutant("confirmation not needed", "sidecar/core/requests.py", "case \"accepted\":\n            return _abandon(node, request, \"the command did not confirm it\", now, policy)\n        case _:\n            if held", "case _:\n            if held", f"{REQUESTS}::test_a_switchover_that_is_not_confirmed_is_abandoned", schedules=10, slice=True),
     Mutant("pause leaves a hand-over half done", "sidecar/core/candidate.py", "return held_back(memory, policy) and not _needed(memory.view, policy.node)", "return held_back(memory, policy)", f"{REQUESTS}::test_a_pause_does_not_leave_a_handover_half_done"),
     Mutant("a hand-over frees every paused node", "sidecar/core/candidate.py", "return node in (request.source, request.to) or node not in view.settings.paused_nodes", "return True", f"{REQUESTS}::test_a_handover_frees_no_node_that_is_paused_by_itself"),
     Mutant("restart in maintenance tries for ever", "sidecar/core/requests.py", "if isinstance(phase, s.Waiting) and held_back(memory, policy):", "if False:", f"{REQUESTS}::test_a_restart_in_maintenance_that_fails_is_told_and_not_tried_for_ever"),
