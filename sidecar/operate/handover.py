@@ -68,12 +68,11 @@ def judge_handover(view: View, request: Request, over: bool) -> Verdict:
     wanted = holder.node == request.to or (request.to is None and holder.node != request.source)
     if wanted:
         return Done(holder.node, holder.epoch)
-    if (
-        request.state == "done"
-    ):  # concluded by who had taken over, and gone again before it was seen from here
+    overtaken = holder.epoch > request.epoch + 1
+    if overtaken and request.state == "done":  # by who had taken over, and was gone before it was seen here
         since = f"{holder.node} is active since, at epoch {holder.epoch}"
         return Not(f"{request.to or 'another node'} had taken over, and did not last: {since}")
-    if holder.epoch > request.epoch + 1:
+    if overtaken:
         return Unsure(f"{holder.node} is active at epoch {holder.epoch}, others may have been in between")
     return Not(f"{holder.node} is active at epoch {holder.epoch}, not {request.to or 'another node'}")
 
