@@ -236,6 +236,16 @@ class Client:
         with self._state:
             self._token = answer.body.token
 
+    def _doubt(self, metadata: list[tuple[str, str]]) -> None:
+        """Log in again before the next request: one with this token was sent and never answered.
+
+        A token names a raft index, and etcd lets a request with one wait until it has got there: for ever in
+        a store that was restored or wiped. Source: etcd ``auth/simple_token.go`` (``isValidSimpleToken``).
+        """
+        with self._state:
+            if self._token is not None and ("token", self._token) in metadata:
+                self._token = None
+
     def beside(self, method: str, request: Any, deadline: Instant) -> Callable[[], Any]:
         """Send *request* to the current endpoint alone, if it is connected; return what tells its answer.
 
@@ -339,6 +349,8 @@ class Client:
                 self._calls -= pending
         for attempt in pending:
             attempt.endpoint.connected = False
+        if any(attempt.sent for attempt in pending):
+            self._doubt(metadata)
         self._leave()
         if self._closed:
             reason = f"{self.address}: closed"

@@ -170,7 +170,7 @@ class Etcd(Store):
 
     def wipe(self) -> None:
         """Lose all data and, as that includes them, all users."""
-        self._login = None
+        self.log_out()
         super().wipe()
 
     def call(self, path: str, **body: Any) -> dict[str, Any]:
@@ -288,6 +288,10 @@ class Etcd(Store):
         """Use that login from now on: another member of the cluster has enabled authentication."""
         self._login = (user, password)
 
+    def log_out(self) -> None:
+        """Go on as nobody: the users are gone with the data."""
+        self._login = None
+
     def disable_auth(self) -> None:
         self.call("auth/disable")
         self._login = None
@@ -374,7 +378,7 @@ class EtcdCluster:
         """Lose all data of all members and, as that includes them, all users."""
         for member in self.members:
             member.kill()
-            member._login = None
+            member.log_out()
             shutil.rmtree(member.data)
         self.start()
 

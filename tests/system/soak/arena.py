@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 
+from sidecar.clock import wall_ms
 from sidecar.demo.cluster import FRESH_NS, Cluster
 from sidecar.standin import clear_faults, set_faults, witness
 from sidecar.standin.record import CLOSE
@@ -126,12 +127,15 @@ class Arena:
             for node in self.places:  # a slow or frozen stop is over now
                 clear_faults(node.node.home)
         self._heal()
+        self.note("healed")
         try:
             returned_ms: int | None = self._return(forgets=forgets)
+            self.note(f"active again after {returned_ms} ms")
         except TimeoutError as error:
             returned_ms = None
             names = " with ".join(f"{one.name} / {one.role}" for one, _ in played)
             self.findings.stuck.append(f"after {names}: {error}")
+            self.note(f"stuck: {error}")
         until_ns = witness.now_ns()
         if played[0][1] is not None:
             self.deck.put_back(card)
@@ -162,11 +166,17 @@ class Arena:
                 if isinstance(card.kind, Kind):
                     self._still(card.role, place)
                 played[number] = (card, None)
+                self.note(f"{card.name} / {card.role}: {place.name}")
                 yield
         except NotInjected as why:
             if played[number][1] is not None:
                 raise
             played[number] = (card, str(why))
+
+    def note(self, what: str) -> None:
+        """Write down what the harness does and when, beside the nodes' logs."""
+        with (self.cluster.folder / "rounds.log").open("a") as log:
+            log.write(f"{wall_ms()} {what}\n")
 
     def _fault(self, card: Card, place: Place) -> AbstractContextManager[None]:
         match card.kind:

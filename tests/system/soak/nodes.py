@@ -96,7 +96,7 @@ class SidecarNode(DemoNode):
             self.thaw()
 
     def events(self) -> list[dict[str, object]]:
-        """Return the events logged since the last call."""
+        """Return the events logged since the last call, the phase being noted."""
         if not self.log.exists():
             return []
         with self.log.open("rb") as log:
@@ -109,8 +109,15 @@ class SidecarNode(DemoNode):
             with contextlib.suppress(ValueError):  # a line of the server's, or a message of ld.so's
                 event = json.loads(line)
                 if isinstance(event, dict):
+                    self._note(event)
                     found.append(event)
         return found
+
+    def _note(self, event: dict[str, object]) -> None:
+        if event.get("event") == "role_changed":
+            self._phase = str(event["after"])
+        elif event.get("event") == "started" and not event["adopted"]:
+            self._phase = "idle"  # one that adopts goes on as what its predecessor was
 
     def stopping(self) -> bool:
         """Tell whether it is stopping its active server."""
@@ -118,11 +125,7 @@ class SidecarNode(DemoNode):
 
     def phase(self) -> str:
         """Return the phase the node was last heard to be in."""
-        for event in self.events():
-            if event.get("event") == "role_changed":
-                self._phase = str(event["after"])
-            elif event.get("event") == "started" and not event["adopted"]:
-                self._phase = "idle"  # one that adopts goes on as what its predecessor was
+        self.events()
         return self._phase
 
 
