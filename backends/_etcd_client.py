@@ -38,6 +38,8 @@ REASK_MS = (
 PAUSE_MS = 100  # about, between rounds while a cluster has no leader; an election takes about 1 s
 CONFIRM_MS = 1_000  # for all members to say whether the store was replaced
 REASON_CHARS = 160
+TOKEN_NEW_MS = 5_000
+"""How long a token that got no answer yet is kept: at most one login in that time where nothing answers."""
 CHANNEL_OPTIONS = (
     # The watch is read by its own thread: else two threads more wake up 5 and 10 times a second for it. A
     # cancelled one leaks 20 KB (grpcio 1.85: its last event is never taken), seldom enough not to matter.
@@ -163,6 +165,8 @@ class Client:
         self._cluster_id: int | None = None
         self._revision = 0
         self._token: str | None = None
+        self._token_at = Instant(0)  # when it was given
+        self._token_proven = False  # a request with it was answered
         self._token_needed = login.username is not None
         self._calls: set[_Attempt] = set()
         self._closed = False
@@ -234,16 +238,18 @@ class Client:
             self._token_needed = False  # no users there: as with etcd's own client, go on without
             return
         with self._state:
-            self._token = answer.body.token
+            self._token, self._token_at, self._token_proven = answer.body.token, self._clock.now(), False
 
     def _doubt(self, metadata: list[tuple[str, str]]) -> None:
         """Log in again before the next request: one with this token was sent and never answered.
 
         A token names a raft index, and etcd lets a request with one wait until it has got there: for ever in
         a store that was restored or wiped. Source: etcd ``auth/simple_token.go`` (``isValidSimpleToken``).
+        A token that is new is not doubted: a slow store must not be asked for one with every request.
         """
         with self._state:
-            if self._token is not None and ("token", self._token) in metadata:
+            suspect = self._token_proven or self._clock.now() >= self._token_at + TOKEN_NEW_MS
+            if suspect and self._token is not None and ("token", self._token) in metadata:
                 self._token = None
 
     def beside(self, method: str, request: Any, deadline: Instant) -> Callable[[], Any]:
@@ -331,6 +337,7 @@ class Client:
                     except NotSent as refused:
                         raise (OutcomeUnknown(str(refused)) if effect else refused) from None
                     self._stick(attempt.endpoint)
+                    self._token_proven = self._token_proven or ("token", self._token) in metadata
                     return Answer(body, maybe or any(other.sent for other in pending))
                 reason = f"{attempt.endpoint.address}: {_plain(error)}"
                 if attempt.sent:

@@ -100,6 +100,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--subject", choices=build.SUBJECTS, default="sidecar")
     parser.add_argument("--clusters", type=int, default=3, help="side by side, each with a store of its own")
     parser.add_argument("--nodes", type=int, default=3, help="of each cluster")
+    parser.add_argument(
+        "--ttl", type=float, default=2.0, help="in s; the lease. More where the machine is busy"
+    )
     parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(3), "big"))
     parser.add_argument("--kinds", default="", help="only these faults, by name, separated by commas")
     parser.add_argument("--json", type=Path, help="write the report there")
@@ -133,6 +136,7 @@ def main(arguments: Sequence[str]) -> int:
         asked.subject,
         asked.nodes,
         asked.seed,
+        round(asked.ttl * 1000),
         broken=build.broken_build(folder / "broken") if asked.broken else None,
         kinds=kinds,
     )
@@ -157,6 +161,7 @@ def main(arguments: Sequence[str]) -> int:
             "subject": asked.subject + (" (broken: no guard deadline)" if asked.broken else ""),
             "clusters": asked.clusters,
             "nodes": asked.nodes,
+            "ttl_s": asked.ttl,
             "version": __version__,
             "commit": _commit(),
             "machine": f"{os.cpu_count()} cores, Linux {platform.release()}",

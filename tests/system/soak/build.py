@@ -28,7 +28,6 @@ from tests.system.soak.report import Findings
 from tests.system.soak.stores import PASSWORD, USER, open_store
 
 SUBJECTS = ("sidecar", "etcdctl", "consul-lock")
-TTL_MS = 2_000
 CONSUL_LOCK_MS = 15_000
 """The session of ``consul lock``, and its lock-delay; neither can be chosen."""
 STANDIN = {"start_ms": 250, "activate_ms": 300, "max_life_ms": 0}
@@ -47,6 +46,7 @@ class Options:
     subject: str
     nodes: int
     seed: int
+    ttl_ms: int
     broken: Path | None = None  # run this copy of the program instead
     kinds: tuple[str, ...] = ()  # only these
     skipped: dict[str, str] = field(default_factory=dict)  # what this machine lacks, by kind
@@ -97,7 +97,7 @@ def arena(index: int, options: Options, fabric: Fabric, tools: Tools) -> Arena:
             folder / "nodes",
             {},
             names=names,
-            ttl=f"{TTL_MS}ms",
+            ttl=f"{options.ttl_ms}ms",
             cluster=f"soak-{index}",
             standin={**STANDIN, "role": 0 if ours else 1},
             settings={"log": {"format": "json"}},
@@ -124,7 +124,7 @@ def arena(index: int, options: Options, fabric: Fabric, tools: Tools) -> Arena:
                     made.environment = {"PYTHONPATH": str(options.broken)}
                 node: SidecarNode | PeerNode = made
             else:
-                node = _peer(options.subject, made, section)
+                node = _peer(options, made, section)
             node.prefix = cell.prefix
             places.append(Place(node, cell, memory))
         if ours and index % 3 == 0 and tools.clock is not None:
@@ -144,7 +144,7 @@ def _arena(
     server: str,
     rng: random.Random,
 ) -> Arena:
-    operator, bound, lease_ms = None, _peer_terms(options.subject), TTL_MS
+    operator, bound, lease_ms = None, _peer_terms(options), options.ttl_ms
     if options.subject == "sidecar":
         nodes = list(cluster)
         for node in nodes:
@@ -230,17 +230,17 @@ def _own_clocks(places: list[Place], library: Path) -> None:
         place.node.wear(library, place.clock)
 
 
-def _peer(subject: str, made: DemoNode, section: Mapping[str, Any]) -> PeerNode:
+def _peer(options: Options, made: DemoNode, section: Mapping[str, Any]) -> PeerNode:
     launcher = str(made.home / "ag_server_console")
     environment = {"SIDECAR_NODE": made.name, "SIDECAR_EPOCH": "0"}
-    if subject == "etcdctl":
+    if options.subject == "etcdctl":
         words = [str(need("etcdctl-3.4")), "--endpoints", ",".join(section["etcd"]["endpoints"])]
         words += [
             "--user",
             f"{USER}:{PASSWORD}",
             "lock",
             "--ttl",
-            str(TTL_MS // 1000),
+            str(options.ttl_ms // 1000),
             "soak",
             "--",
             launcher,
@@ -253,11 +253,12 @@ def _peer(subject: str, made: DemoNode, section: Mapping[str, Any]) -> PeerNode:
     return PeerNode(made.name, made.folder, words, environment)
 
 
-def _peer_terms(subject: str) -> tuple[Term, ...]:
+def _peer_terms(options: Options) -> tuple[Term, ...]:
     """How soon a peer has to be back: by what its documentation promises, and the same allowance."""
-    lease_ms = CONSUL_LOCK_MS if subject == "consul-lock" else TTL_MS
+    consul = options.subject == "consul-lock"
+    lease_ms = CONSUL_LOCK_MS if consul else options.ttl_ms
     terms = [Term("its lease, twice where the store may double it", 2 * lease_ms)]
-    if subject == "consul-lock":
+    if consul:
         terms.append(Term("lock-delay", CONSUL_LOCK_MS))
     terms += [Term("the server starts", STANDIN_START_MS), Term("allowance", LOAD_ALLOWANCE_MS)]
     return tuple(terms)
