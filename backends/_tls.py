@@ -37,6 +37,6 @@ def _reason(error: Exception) -> str:
     told = getattr(error, "reason", None)  # of an ssl.SSLError, as OpenSSL names it
     if told == "KEY_VALUES_MISMATCH":
         return "certificate and key do not match"
-    if told is not None:
-        return f"not PEM, or not what it should be ({told})"
+    if told is not None or hasattr(error, "library"):  # OpenSSL does not always name it
+        return "not PEM, or not what it should be" + (f" ({told})" if told else "")
     return (error.strerror if isinstance(error, OSError) else None) or str(error)

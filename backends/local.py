@@ -83,9 +83,10 @@ def connect(settings: BackendSettings, clock: Clock) -> "LocalBackend":
     path = Path(text_option("local", settings.options, "path") or DEFAULT_PATH)
     if not path.is_absolute():
         raise ConfigError(f"local.path: {path} is not absolute")
-    if not path.parent.is_dir():
+    # os.path, since Path's raise where a name is too long or a folder above is shut
+    if not os.path.isdir(path.parent):  # noqa: PTH112
         raise ConfigError(f"local.path: the folder {path.parent} does not exist")
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112
         raise ConfigError(f"local.path: {path} is a folder")
     kind = _file_system(path.parent)
     if kind in FOREIGN:

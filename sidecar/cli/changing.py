@@ -133,12 +133,13 @@ def failover(config: Path | None, to: str | None, raise_epoch: bool, timeout: in
 
 def _own_mark(configuration: "Config") -> "Epoch":
     """Return the highest epoch this machine has seen, as far as its file can be read."""
+    from sidecar.config.files import is_folder
     from sidecar.core.units import NO_EPOCH
     from sidecar.errors import ConfigError
     from sidecar.runtime.marks import MarkFile
 
     folder = Path(configuration.paths.state)
-    if not folder.is_dir():
+    if not is_folder(folder):
         return NO_EPOCH
     try:
         return MarkFile(folder, configuration.cluster).load()

@@ -26,6 +26,14 @@ def read_file(path: Path, size_max: int) -> bytes:
     return content
 
 
+def is_folder(path: Path) -> bool:
+    """Tell whether *path* is a folder. `Path.is_dir` raises where a name is too long or a folder above is shut."""
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except (OSError, ValueError):
+        return False
+
+
 def reason(error: Exception) -> str:
     """Return why a file could not be read, on one line and without its path."""
     if isinstance(error, PermissionError):

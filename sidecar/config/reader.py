@@ -19,6 +19,7 @@ DEPTH_MAX = 20
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # 20 times faster where libyaml is there
 _INTEGER = re.compile(r"[+-]?(0|[1-9]\d{0,17})", re.ASCII)
 _FLOAT = re.compile(r"[+-]?\d{1,18}\.\d{0,18}([eE][+-]?\d{1,3})?", re.ASCII)
+_NOT_TEXT = re.compile("[^\t\n\r -~\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _WORDS: dict[str, bool | None] = {"": None, "~": None, "null": None, "true": True, "false": False}
 
 
@@ -58,7 +59,7 @@ def read(text: str) -> Document:
     except yaml.MarkedYAMLError as error:
         raise _unreadable(error, text) from error
     except (yaml.YAMLError, UnicodeError) as error:  # a character that YAML does not allow
-        raise Unreadable("not valid YAML: it holds a character that is not allowed in text") from error
+        raise _not_text(text) from error
     finally:
         if loader is not None:
             loader.dispose()
@@ -94,7 +95,8 @@ class _Builder:
             if isinstance(event, yaml.DocumentStartEvent):
                 documents += 1
                 if documents > 1:
-                    raise Unreadable("more than one YAML document")
+                    mark: Any = event.start_mark
+                    raise Unreadable("more than one YAML document", mark.line + 1)
                 value = self.node(next(self.events), "", 0)
         return Document(value, self.lines)
 
@@ -146,11 +148,21 @@ class _Builder:
             key, here = event.value, join(path, event.value)
             if key == "<<" and event.implicit[0]:
                 raise Unreadable("merge keys (<<) are not supported; write the values out", line, key=path)
+            if not key:
+                raise Unreadable("a key cannot be empty", line, key=path)
             if key in found:
                 raise Unreadable(f"given twice, first on line {self.lines.get(here, '?')}", line, key=here)
             self.lines[here] = line
             found[key] = self.node(next(self.events), here, depth + 1)
         return found
+
+
+def _not_text(text: str) -> Unreadable:
+    found = _NOT_TEXT.search(text)
+    reason = "not valid YAML: it holds a character that is not allowed in text"
+    if found is None:
+        return Unreadable(reason)
+    return Unreadable(f"{reason}, U+{ord(found[0]):04X}", text.count("\n", 0, found.start()) + 1)
 
 
 def _unreadable(error: yaml.MarkedYAMLError, text: str) -> Unreadable:

@@ -47,6 +47,9 @@ def _server(config: "Config") -> list[str]:
         return []
     home = Path(server.home)
     check_program("server.command", server.command, home, server.environment)
-    found = serverxml.read(home / server.config_file)
+    try:
+        found = serverxml.read(home / server.config_file)
+    except ServerError as error:
+        raise ServerError(f"server.config_file: {error}") from error
     settings.refuse_embedded(found)
     return settings.warnings(found)

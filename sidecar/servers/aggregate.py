@@ -14,6 +14,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from sidecar.clock import BootClock, Clock
+from sidecar.config.files import is_folder
 from sidecar.core.model import Role
 from sidecar.errors import ConfigError, ServerError
 from sidecar.probes import Probe, TcpProbe, within
@@ -99,7 +100,7 @@ class AggregateKind:
         return message(role, ready)
 
     def _settings(self) -> settings.ServerSettings:
-        if not self._home.is_dir():
+        if not is_folder(self._home):
             raise ConfigError(f"server.home: {self._home}: no such directory")
         found = serverxml.read(self._file)
         if self._shared_database:

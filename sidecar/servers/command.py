@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
+from sidecar.config.files import is_folder
 from sidecar.core.model import Role
 from sidecar.errors import ConfigError
 from sidecar.probes import Probe
@@ -63,10 +64,11 @@ def check_program(key: str, command: Sequence[str], cwd: Path | None, environmen
     """Raise ConfigError, naming *key*, unless *command* can be started in *cwd*."""
     if not command or not command[0]:
         raise ConfigError(f"{key}: empty: give the program and its arguments")
-    if cwd is not None and not cwd.is_dir():
+    if cwd is not None and not is_folder(cwd):
         raise ConfigError(f"server.home: {cwd}: no such directory")
     program = command[0]
     path = str((cwd or Path.cwd()) / program) if "/" in program else program
     if shutil.which(path, path=environment.get("PATH", os.environ.get("PATH"))) is None:
-        what = "not executable" if "/" in program and Path(path).exists() else "not found"
-        raise ConfigError(f"{key}: {program}: {what}")
+        there = "/" in program and os.path.exists(path)  # noqa: PTH110 - Path's raises for a long name
+        shown = program if program.isprintable() and len(program) <= 255 else repr(program[:60])
+        raise ConfigError(f"{key}: {shown}: {'not executable' if there else 'not found'}")

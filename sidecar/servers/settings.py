@@ -109,9 +109,10 @@ class _Reader:
         text = self.text(key, str(default))
         if not (text.isascii() and text.isdigit()):
             raise ConfigError(f"{self._path}: {key}: not a port: {text[:20]!r}: give a number")
-        if not 1 <= int(text[:9]) <= PORT_MAX:
+        number = int(text) if len(text) <= 9 else 0
+        if not 1 <= number <= PORT_MAX:
             raise ConfigError(f"{self._path}: {key}: {text[:20]} is not a port: give 1..{PORT_MAX}")
-        return int(text)
+        return number
 
     def refuse_same(self, ports: dict[str, int]) -> None:
         seen: dict[int, str] = {}

@@ -27,8 +27,8 @@ FILE = {
     "a:\n\tb: 1\n": "bad.yml:2:1: not valid YAML: found character that cannot start any token"
     "; indent with spaces, not tabs",
     "a: b: c\n": "bad.yml:1:5: not valid YAML: mapping values are not allowed in this context",
-    "a: \x01": "bad.yml: not valid YAML: it holds a character that is not allowed in text",
-    "a: 1\n---\nb: 2\n": "bad.yml: more than one YAML document",
+    "a: \x01": "bad.yml:1: not valid YAML: it holds a character that is not allowed in text, U+0001",
+    "a: 1\n---\nb: 2\n": "bad.yml:2: more than one YAML document",
     "a: *b\n": "bad.yml:1: a: alias *b stands for nothing above it",
     "a: !!python/object:os.system x\n": "bad.yml:1: a: YAML tags such as "
     "'tag:yaml.org,2002:python/object:os.syste' are not understood",
