@@ -427,7 +427,9 @@ class Client:
             self.on_move()
 
     def _leave(self) -> None:
-        """Ask another endpoint first next time: this one used up a whole deadline."""
+        """Ask another endpoint first next time, where there is one: this one used up a whole deadline."""
+        if len(self.endpoints) == 1:
+            return  # to begin its watch again would only add to the load of a store that is slow
         with self._state:
             self._current = (self._current + 1) % len(self.endpoints)
         self.on_move()

@@ -80,6 +80,27 @@ def test_an_etcd_that_is_away_is_asked_by_one_thread_of_a_watching_node(
     assert set(tries) == {"etcd-watch"}
 
 
+def test_a_slow_answer_of_the_only_etcd_does_not_begin_the_watch_again(
+    connect: Backends, etcd34: Etcd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watches = counted(monkeypatch, _etcd_client.Endpoint, "watch")
+    backend = connect("etcd", {"endpoints": [etcd34.url]})
+    backend.publish(node("a"), ttl_ms=5_000, deadline=soon())
+    view = backend.read(deadline=soon())
+    backend.await_change(view.revision, deadline=soon(300))
+    etcd34.freeze()
+    for _ in range(3):
+        with pytest.raises(BackendError):
+            backend.publish(node("a"), ttl_ms=5_000, deadline=soon(200))
+    etcd34.thaw()
+
+    backend.publish(node("a", message="again"), ttl_ms=5_000, deadline=soon())
+    changed = backend.await_change(view.revision, deadline=soon())
+
+    assert changed is not None, "the watch goes on"
+    assert len(watches) == 1
+
+
 @pytest.mark.parametrize(("ttl_ms", "checks"), [(5_000, range(1, 5)), (60_000, range(1))])
 def test_an_idle_node_with_a_long_ttl_asks_etcd_seldom(
     connect: Backends, etcd34: Etcd, monkeypatch: pytest.MonkeyPatch, ttl_ms: int, checks: range

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -29,7 +30,7 @@ from sidecar.core.units import NO_EPOCH, Epoch, Instant
 from sidecar.errors import BackendError
 from sidecar.events import LOG
 from sidecar.plugins import load_backend
-from sidecar.ports import Backend, Grant, HeldBy, Hold
+from sidecar.ports import Backend, Connect, Grant, HeldBy, Hold
 from sidecar.runtime.lanes import Lane
 from sidecar.runtime.locking import LockLane
 from sidecar.runtime.policy import kind_of, policy_of
@@ -119,6 +120,11 @@ class _Timed:
         return grant
 
 
+@cache
+def _connect(name: str) -> Connect:
+    return load_backend(name)  # 10 ms, which each real node needs once
+
+
 class _Node:
     """One node: what `sidecar.runtime.shell.Shell` does, without a thread of its own."""
 
@@ -131,7 +137,7 @@ class _Node:
         self.wake_at = Instant(0)
         self.spans = fleet.spans.setdefault(cluster, [])
         self._shown: object = None
-        self._backend = load_backend(config.backend)(config.backend_settings(), CLOCK)
+        self._backend = _connect(config.backend)(config.backend_settings(), CLOCK)
         timeout_ms = config.lock.request_timeout_ms
         timed = cast(Backend, _Timed(self._backend, cluster, fleet))
         self._locks = LockLane(timed, CLOCK, self.post, lambda: timeout_ms)
