@@ -27,6 +27,7 @@ class Loop:
         self.counts: Counter[str] = Counter()
         self.cells: Counter[tuple[str, str]] = Counter()
         self._events: list[tuple[int, int, Event]] = []
+        self.at_end: list[Event] = []
         self._order = 0
         self._story: deque[tuple[int, str, object]] = deque(maxlen=STORY_LINES)
         self._failure: Violation | None = None
@@ -47,6 +48,12 @@ class Loop:
             if self._failure is not None:
                 raise self._failure
         self.now = until_ms
+
+    def end(self) -> None:
+        """Let go of everything."""
+        self._events.clear()
+        while self.at_end:
+            self.at_end.pop()()
 
     def fail(self, violation: Violation) -> Violation:
         """End the run with *violation* as soon as control is back, whoever may swallow exceptions."""

@@ -73,6 +73,7 @@ class Process:
         self.stalled: deque[Callable[[], None]] = deque()
         self.strands: list[Strand] = []
         self.names = 0  # given out by the simulated ``uuid``
+        loop.at_end.append(self.end)
 
     @property
     def frozen(self) -> bool:
@@ -97,6 +98,11 @@ class Process:
         if self.alive:
             self.alive = False
             self.loop.after(0, self._reap)
+
+    def end(self) -> None:
+        """End it when the run is over: a thread that waits for ever would keep everything it knows alive."""
+        self.alive = False
+        self._reap()
 
     def _reap(self) -> None:
         for strand in self.strands:

@@ -214,6 +214,8 @@ class World:
                 if isinstance(error, Violation):
                     raise
                 raise Violation(f"an assertion of the program: {error}") from error
+            finally:
+                self.loop.end()
 
     def advance(self, until_ms: int) -> None:
         """Let time pass."""
