@@ -40,9 +40,13 @@ def main() -> int:
         options.json.write_text(report.document(results, facts))
     if options.write and not failures:
         report.write(results, facts)
-    for failure in [*failures, *(f"two active at once: {text}" for text in results.overlaps)]:
+    for failure in [
+        *failures,
+        *results.limits,
+        *(f"two active at once: {text}" for text in results.overlaps),
+    ]:
         print(f"bench: {failure}", file=sys.stderr)
-    return int(bool(failures or results.overlaps))
+    return int(bool(failures or results.limits or results.overlaps))
 
 
 if __name__ == "__main__":
