@@ -92,6 +92,7 @@ class Cell:
 
     def close(self) -> None:
         """Give everything back."""
+        subprocess.run(["umount", "--lazy", str(self.disk)], check=False, capture_output=True)
         self._keeper.kill()
         self._keeper.wait()
         if self._keeper.stdout is not None:

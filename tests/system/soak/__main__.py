@@ -27,6 +27,7 @@ from tests.harness.cells import Unavailable, isolate
 from tests.harness.fabric import Fabric
 from tests.system.soak import build, report
 from tests.system.soak.arena import Arena
+from tests.system.soak.deck import ROLES, share
 from tests.system.soak.nodes import pause
 
 JUDGED_EVERY_S = 120
@@ -71,8 +72,7 @@ class Run:
         judged = time.monotonic()
         try:
             arena.begin()
-            while not self.over():
-                arena.round()
+            while not self.over() and arena.round():
                 bad = bool(arena.findings.stuck)
                 if time.monotonic() - judged > JUDGED_EVERY_S:
                     judged = time.monotonic()
@@ -95,6 +95,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     length = parser.add_mutually_exclusive_group(required=True)
     length.add_argument("--minutes", type=float, help="so long")
+    length.add_argument("--each", action="store_true", help="until each kind was played once, in any role")
     length.add_argument("--faults", type=int, help="until so many faults were injected")
     parser.add_argument("--backend", choices=("etcd", "consul", "local"), help="default: the subject's")
     parser.add_argument("--subject", choices=build.SUBJECTS, default="sidecar")
@@ -105,6 +106,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(3), "big"))
     parser.add_argument("--kinds", default="", help="only these faults, by name, separated by commas")
+    parser.add_argument("--roles", default="", help="only in these roles: " + ", ".join(ROLES))
     parser.add_argument("--json", type=Path, help="write the report there")
     parser.add_argument("--keep", action="store_true", help="keep logs and witness even of a good run")
     parser.add_argument("--broken", action="store_true", help="a guard without deadline: must be caught")
@@ -129,7 +131,6 @@ def main(arguments: Sequence[str]) -> int:
     memory = Path("/dev/shm")  # where the disk is slow the stores measure the disk, and nothing else
     folder = Path(tempfile.mkdtemp(prefix="sidecar-soak-", dir=memory if memory.is_dir() else None))
     started_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    kinds = tuple(kind.strip() for kind in asked.kinds.split(",") if kind.strip())
     options = build.Options(
         folder,
         asked.backend,
@@ -138,7 +139,9 @@ def main(arguments: Sequence[str]) -> int:
         asked.seed,
         round(asked.ttl * 1000),
         broken=build.broken_build(folder / "broken") if asked.broken else None,
-        kinds=kinds,
+        kinds=_words(asked.kinds),
+        roles=_words(asked.roles) or ROLES,
+        each=asked.each,
     )
     print(
         f"soak: {asked.subject} on {asked.backend}, {asked.clusters} clusters, seed {asked.seed}", flush=True
@@ -152,6 +155,8 @@ def main(arguments: Sequence[str]) -> int:
             made = build.arena(index, options, fabric, tools)
             stack.callback(made.close)
             arenas.append(made)
+        if asked.each:
+            share([arena.deck for arena in arenas])
         run = Run(arenas, asked.minutes, asked.faults, forgiving=asked.subject != "sidecar")
         run.play()
         facts: dict[str, Any] = {
@@ -179,6 +184,10 @@ def main(arguments: Sequence[str]) -> int:
     else:
         print(f"soak: logs and witness in {folder}")
     return 0 if good else 1
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
 def _commit() -> str:

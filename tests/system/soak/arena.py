@@ -30,8 +30,8 @@ TEND_EVERY_S = 0.3
 ROLE_WITHIN_S = 10.0
 SLOW_STOP_MS = 450
 """How long a server takes to stop: long enough to strike meanwhile, shorter than stop_grace (0.3 × ttl)."""
-SECOND = 0.25
-"""How often a second fault comes on top."""
+HOLD = (1.05, 3.0)
+"""How long a lasting fault lasts, in leases: etcd may take one of 2 s a second longer to expire."""
 SNAPSHOT = 0.1
 """How often a round begins with a snapshot of the store, which a later one goes back to."""
 
@@ -110,20 +110,22 @@ class Arena:
 
     # -- a round ----------------------------------------------------------------------------------
 
-    def round(self) -> None:
-        """Play one card, or two; what comes of it is in `findings`."""
+    def round(self) -> bool:
+        """Play one card, or two; what comes of it is in `findings`. False: there was no card left."""
         if self.random.random() < SNAPSHOT:
             self.store.snapshot()
         from_ns = witness.now_ns()
         card = self.deck.deal()
+        if card is None:
+            return False
         played: list[tuple[Card, str | None]] = []
         forgets = isinstance(card.kind, StoreKind) and card.kind.forgets
         with ExitStack() as stack:
             missed = self._throw(card, stack, played)
-            if missed is None and not forgets and self.random.random() < SECOND:
+            if missed is None and not forgets and self.deck.surprise():
                 self._throw_another(stack, played)
             if missed is None:
-                pause(self._hold_s(card))
+                self._hold(card)
             for node in self.places:  # a slow or frozen stop is over now
                 clear_faults(node.node.home)
         self._heal()
@@ -143,6 +145,7 @@ class Arena:
             alone = len(played) == 1
             outcome = Outcome(one.name, one.role, from_ns, until_ns, returned_ms, why, alone)
             self.findings.outcomes.append(outcome)
+        return True
 
     def _throw(self, card: Card, stack: ExitStack, played: list[tuple[Card, str | None]]) -> str | None:
         """Bring the role about and throw the fault; return why it does not count, None where it does."""
@@ -210,13 +213,21 @@ class Arena:
         except NotInjected as why:
             played[number] = (card, str(why))
 
-    def _hold_s(self, card: Card) -> float:
-        """How long the fault lasts: longer than a lease, or shorter, as its kind says."""
+    def _hold(self, card: Card) -> None:
+        """Let the fault last: a moment, or longer than a lease, mostly until another one is active.
+
+        What was stopped or cut off then wakes up beside its successor: that is when two could be active.
+        """
         lasting = card.kind.lasting if isinstance(card.kind, Kind) else not isinstance(card.kind, Order)
         lease_s = self.lease_ms / 1000
-        if lasting:
-            return lease_s * self.random.uniform(1.05, 1.5)
-        return lease_s * self.random.uniform(0.0, 0.3)
+        if not lasting:
+            pause(lease_s * self.random.uniform(0.0, 0.3))
+            return
+        until = time.monotonic() + lease_s * self.random.uniform(*HOLD)
+        before = self.serving()
+        pause(lease_s * HOLD[0])
+        while time.monotonic() < until and self.serving() in (None, before):
+            pause(POLL_S)
 
     # -- roles ------------------------------------------------------------------------------------
 

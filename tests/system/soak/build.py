@@ -19,7 +19,7 @@ from tests.harness.consuls import CLIENT_TOKEN
 from tests.harness.fabric import Fabric
 from tests.harness.tools import need
 from tests.system.soak.arena import Arena
-from tests.system.soak.deck import Deck, cards
+from tests.system.soak.deck import ROLES, Card, Deck, cards
 from tests.system.soak.faults import WALL_CLOCK, set_clock
 from tests.system.soak.limits import LOAD_ALLOWANCE_MS, return_terms
 from tests.system.soak.nodes import PeerNode, Place, SidecarNode
@@ -49,6 +49,8 @@ class Options:
     ttl_ms: int
     broken: Path | None = None  # run this copy of the program instead
     kinds: tuple[str, ...] = ()  # only these
+    roles: tuple[str, ...] = ROLES  # only in these
+    each: bool = False  # each kind once
     skipped: dict[str, str] = field(default_factory=dict)  # what this machine lacks, by kind
 
 
@@ -160,19 +162,22 @@ def _arena(
     if any(place.clock is None for place in places):
         without.add(WALL_CLOCK)
     found = cards(store.kinds(), sidecar=options.subject == "sidecar", without=sorted(without))
-    if options.kinds:
-        found = [card for card in found if card.name in options.kinds]
+    found = [card for card in found if card.role in options.roles and _wanted(card, options)]
     return Arena(
         cluster=cluster,
         places=places,
         store=store,
-        deck=Deck(found, rng),
+        deck=Deck(found, rng, once=options.each),
         operator=operator,
         findings=Findings(f"cluster-{places[0].cell.port.address}", server, bound),
         random=rng,
         lease_ms=lease_ms,
         monitoring=server != "jvm",
     )
+
+
+def _wanted(card: Card, options: Options) -> bool:
+    return not options.kinds or card.name in options.kinds
 
 
 def _memory(options: Options, name: str) -> MemoryGroup | None:

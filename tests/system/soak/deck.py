@@ -5,6 +5,7 @@ all of them. What a machine lacks (a JVM, a compiler, memory cgroups) is named i
 """
 
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,9 @@ from tests.system.soak.stores import StoreKind
 
 ROLES = ("active", "standby", "candidate", "stopping")
 """The third is in the middle of its promotion, the fourth holds the lock and is stopping its server."""
+SECOND = 0.25
+"""How often a second fault comes on top."""
+TRIES_MAX = 3
 STORE_ROLES = ("active", "candidate", "stopping")
 ACTIVE_ONLY = ("deaf server", "failing start", "full GC")
 
@@ -44,27 +48,61 @@ def cards(store: Sequence[StoreKind], *, sidecar: bool, without: Sequence[str]) 
     return [card for card in found if card.name not in without]
 
 
+def share(decks: Sequence["Deck"]) -> None:
+    """Let each kind be played by one deck alone, the one with the least to do."""
+    mine: list[set[str]] = [set() for _ in decks]
+    every = sorted(set().union(*(deck.kinds for deck in decks)), key=lambda name: _holders(name, decks))
+    for name in every:
+        able = [number for number, deck in enumerate(decks) if name in deck.kinds]
+        mine[min(able, key=lambda number: len(mine[number]))].add(name)
+    for deck, kinds in zip(decks, mine, strict=True):
+        deck.keep(kinds)
+
+
+def _holders(name: str, decks: Sequence["Deck"]) -> tuple[int, str]:
+    """Those that few can play come first."""
+    return sum(name in deck.kinds for deck in decks), name
+
+
 class Deck:
-    """Deals all cards in a random order, again and again."""
+    """Deals all cards in a random order, again and again; with *once*, one card of each kind, once."""
 
-    def __init__(self, found: Sequence[Card], rng: random.Random) -> None:
+    def __init__(self, found: Sequence[Card], rng: random.Random, *, once: bool = False) -> None:
         self._all = list(found)
-        self._random = rng
-        self._left: list[Card] = []
-        self._again: list[Card] = []
+        self._random, self._once = rng, once
+        self._left: list[Card] = self._shuffled()
+        self._again: Counter[Card] = Counter()
+        if once:
+            self._left = list({card.name: card for card in self._left}.values())
 
-    def deal(self) -> Card:
-        """Return the next card."""
-        if not self._left:
-            self._left = self._random.sample(self._all, len(self._all))
-            self._again = []
-        return self._left.pop()
+    @property
+    def kinds(self) -> set[str]:
+        """The names of the kinds that are still to come."""
+        return {card.name for card in self._left}
+
+    def keep(self, kinds: set[str]) -> None:
+        """Forget every other card: another cluster plays those."""
+        self._left = [card for card in self._left if card.name in kinds]
+
+    def deal(self) -> Card | None:
+        """Return the next card; None: there is none any more."""
+        if not self._left and not self._once:
+            self._left = self._shuffled()
+            self._again.clear()
+        return self._left.pop() if self._left else None
+
+    def _shuffled(self) -> list[Card]:
+        return self._random.sample(self._all, len(self._all))
 
     def put_back(self, card: Card) -> None:
-        """Deal it once more before the deck begins anew: its moment was missed."""
-        if card not in self._again:
-            self._again.append(card)
+        """Deal it again before the deck begins anew: its moment was missed."""
+        if self._again[card] < TRIES_MAX - 1:
+            self._again[card] += 1
             self._left.insert(0, card)
+
+    def surprise(self) -> bool:
+        """Tell whether a second fault comes on top of the next one."""
+        return not self._once and self._random.random() < SECOND
 
     def another(self, role: str) -> Card:
         """Return any fault of a node in *role*, to come on top of one; it stays in the deck."""

@@ -269,6 +269,11 @@ class ConsulStore(_Members):
         finally:
             self.cluster.grant()
 
+    def close(self) -> None:
+        super().close()
+        for member in self.cluster.members:
+            subprocess.run(["umount", "--lazy", str(member.data)], check=False, capture_output=True)
+
     def snapshot(self) -> None:
         with suppress(OSError):
             self._snapshot = self.cluster.save()
