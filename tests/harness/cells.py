@@ -1,20 +1,20 @@
 """A place of its own for each node: network, clock, disk, memory. What isolates, and what breaks it.
 
-`isolate` moves this process into network and mount namespaces first: nothing of a run is seen by the
-machine's other processes, and all of it ends with the processes of the run. Needs root.
+`isolated` runs a program in network, mount and PID namespaces of its own: nothing of a run is seen by the
+machine's other processes, and the kernel ends all of it with the process that began it. Needs root.
 """
 
-import ctypes
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from tests.harness.fabric import Fabric, Port
 from tests.harness.process import wait_until
 
-_CLONE_NEWNS, _CLONE_NEWNET = 0x00020000, 0x40000000
+_NAMESPACES = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child=KILL", "--mount-proc")
 DISK_BYTES = 128 * 1024
 SLACK_BYTES = 256 * 1024
 """What a node may still allocate under memory pressure: less than one request's worth of Python."""
@@ -24,20 +24,20 @@ class Unavailable(Exception):
     """This machine cannot do it; says why."""
 
 
-def isolate() -> None:
-    """Give this process, which must still have one thread, a network and mounts of its own.
+def isolated(command: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Run *command* in namespaces of its own, with a shell as pid 1 that reaps; return its exit status.
 
     Raises:
         Unavailable: Not allowed here.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.unshare(_CLONE_NEWNS | _CLONE_NEWNET) != 0:
-        reason = os.strerror(ctypes.get_errno())
-        raise Unavailable(f"needs root and namespaces for network and mounts: {reason}")
+    tried = subprocess.run([*_NAMESPACES, "ip", "link"], check=False, capture_output=True, text=True)
+    if tried.returncode != 0:
+        raise Unavailable(f"needs root and namespaces for network, mounts and pids: {tried.stderr.strip()}")
     if not os.access("/dev/net/tun", os.R_OK | os.W_OK):
         raise Unavailable("needs /dev/net/tun")
-    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
-    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    begin = 'mount --make-rprivate / && ip link set lo up && "$@"; exit $?'
+    words = ["setpriv", "--pdeathsig", "KILL", *_NAMESPACES, "sh", "-c", begin, "sh", *command]
+    return subprocess.run(words, check=False, env=dict(environment)).returncode
 
 
 class Cell:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from sidecar import __version__
-from tests.harness.cells import Unavailable, isolate
+from tests.harness.cells import Unavailable, isolated
 from tests.harness.fabric import Fabric
 from tests.system.soak import build, report
 from tests.system.soak.arena import Arena
@@ -32,6 +32,8 @@ from tests.system.soak.nodes import pause
 
 JUDGED_EVERY_S = 120
 TOLD_EVERY_S = 60
+INSIDE = "SIDECAR_SOAK_INSIDE"
+"""In the environment of the run that is in its own namespaces."""
 UNAVAILABLE = 77
 """Exit status: this machine cannot do it. As automake's skipped tests."""
 
@@ -123,11 +125,13 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def main(arguments: Sequence[str]) -> int:
     """Run, report, and return the exit status."""
     asked = parse(arguments)
-    try:
-        isolate()
-    except Unavailable as why:
-        print(f"soak: not here: {why}", file=sys.stderr)
-        return UNAVAILABLE
+    if INSIDE not in os.environ:
+        command = [sys.executable, "-m", "tests.system.soak", *arguments]
+        try:
+            return isolated(command, {**os.environ, INSIDE: "1"})
+        except Unavailable as why:
+            print(f"soak: not here: {why}", file=sys.stderr)
+            return UNAVAILABLE
     memory = Path("/dev/shm")  # where the disk is slow the stores measure the disk, and nothing else
     folder = Path(tempfile.mkdtemp(prefix="sidecar-soak-", dir=memory if memory.is_dir() else None))
     started_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -32,6 +32,8 @@ SLOW_STOP_MS = 450
 """How long a server takes to stop: long enough to strike meanwhile, shorter than stop_grace (0.3 × ttl)."""
 HOLD = (1.05, 3.0)
 """How long a lasting fault lasts, in leases: etcd may take one of 2 s a second longer to expire."""
+BESIDE = 0.15
+"""How much longer, then: the witness has to see what is active meanwhile."""
 SNAPSHOT = 0.1
 """How often a round begins with a snapshot of the store, which a later one goes back to."""
 
@@ -228,6 +230,7 @@ class Arena:
         pause(lease_s * HOLD[0])
         while time.monotonic() < until and self.serving() in (None, before):
             pause(POLL_S)
+        pause(lease_s * BESIDE)
 
     # -- roles ------------------------------------------------------------------------------------
 

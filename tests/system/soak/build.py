@@ -1,6 +1,5 @@
 """Puts one cluster together: the subject's nodes in their places, a server for each, a store, a deck."""
 
-import os
 import random
 import shutil
 import subprocess
@@ -116,7 +115,7 @@ def arena(index: int, options: Options, fabric: Fabric, tools: Tools) -> Arena:
                 BOOTTIME_STEP_S * (1 + number + index * options.nodes),
                 made.folder / "disk",
             )
-            memory = _memory(options, f"sidecar-soak-{os.getpid()}-{index}-{number}")
+            memory = _memory(options, f"{options.folder.name}-{index}-{number}")
             if ours:
                 made.settings |= section
                 made.settings["paths"]["state"] = str(cell.disk / "state")
