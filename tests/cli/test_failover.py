@@ -4,13 +4,14 @@ it does not know. The epoch of an old store is raised over every mark there is.
 Method: as test_handshake.py.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
 from sidecar.core.model import EpochRecord, Request, RequestState, Settings, View
 from sidecar.core.units import NO_EPOCH, Epoch
-from sidecar.errors import Conflict, Failed, NotSent, OutcomeUnknown, Refused, TimedOut
+from sidecar.errors import BackendError, Conflict, Failed, NotSent, OutcomeUnknown, Refused, TimedOut
 from sidecar.operate import failover as operation
 from sidecar.operate.asking import Done, Not, Unsure
 from sidecar.operate.desk import Desk
@@ -256,7 +257,103 @@ def test_a_break_whose_effect_is_gone_already_is_waited_for(dead: Stage) -> None
     assert (done.node, done.epoch) == ("node-b", 2)
 
 
+class Failing(Interposed):
+    """A store in which some calls fail; the user has had enough at the first that does."""
+
+    def __init__(self, desk: Desk, **failures: BackendError) -> None:
+        super().__init__(desk)
+        self._failures, self.failed = failures, 0
+
+    def __getattr__(self, name: str) -> object:
+        return self._fail(name) if name in self._failures else super().__getattr__(name)
+
+    def _fail(self, name: str) -> Callable[..., object]:
+        def fail(*_args: object, **_how: object) -> object:
+            self.failed += 1
+            raise self._failures[name]
+
+        return fail
+
+
+def failing(stage: Stage, **failures: BackendError) -> Desk:
+    desk = stage.desk()
+    store = Failing(desk, **failures)
+    return replace(desk, backend=store, halted=lambda: store.failed > 0)  # type: ignore[arg-type]
+
+
+REFUSED = NotSent("127.0.0.1:1: connection refused")
+LOST = OutcomeUnknown("127.0.0.1:1: the answer was lost")
+
+
+def test_a_failover_that_cannot_be_announced_breaks_nothing(dead: Stage) -> None:
+    with pytest.raises(NotSent, match="connection refused"):
+        failover(dead, plan(dead), desk=failing(dead, write=REFUSED))
+
+    assert dead.view().holder is not None
+
+
+def test_a_store_that_is_lost_before_the_break_leaves_the_lock(dead: Stage) -> None:
+    with pytest.raises(NotSent, match="connection refused; the lock is not broken"):
+        failover(dead, plan(dead), desk=failing(dead, break_lock=REFUSED))
+
+    assert dead.view().holder is not None
+
+
+def test_a_break_that_came_too_late_and_a_store_that_is_lost_then(dead: Stage) -> None:
+    """Nothing was broken: that is certain, though nobody can tell any more who has the lock."""
+    desk = dead.desk()
+
+    class Late(Interposed):
+        gone = False
+
+        def break_lock(self, epoch: Epoch, **how: object) -> None:
+            dead.release()
+            self.gone = True
+            self._real.break_lock(epoch, **how)  # type: ignore[arg-type]
+
+        def read(self, **how: object) -> View:
+            if self.gone:
+                raise REFUSED
+            return self._real.read(**how)  # type: ignore[arg-type]
+
+    store = Late(desk)
+    late = replace(desk, backend=store, halted=lambda: store.gone)  # type: ignore[arg-type]
+    with pytest.raises(Failed, match="nothing was broken"):
+        failover(dead, plan(dead), desk=late)
+
+
+def test_a_failover_whose_later_notes_cannot_be_written_goes_on(dead: Stage) -> None:
+    desk = dead.desk()
+
+    class Mute(Interposed):
+        def write(self, value: Request, **how: object) -> int:
+            if value.state != "asked":
+                raise REFUSED
+            return self._real.write(value, **how)  # type: ignore[arg-type]
+
+    def play() -> None:
+        dead.await_view(lambda view: view.lock is not None and view.lock.state == "broken")
+        dead.release()
+        dead.acquire("node-b")
+
+    with dead.acting(play):
+        done = failover(dead, plan(dead), desk=replace(desk, backend=Mute(desk)))  # type: ignore[arg-type]
+
+    assert (done.node, done.epoch) == ("node-b", 2)
+
+
 # ---- the epoch of an old store
+
+
+@pytest.mark.parametrize(("error", "ends"), [(REFUSED, NotSent), (LOST, TimedOut)])
+def test_a_store_that_is_lost_while_the_epoch_is_raised(
+    stage: Stage, error: BackendError, ends: type[Exception]
+) -> None:
+    stage.appear("node-a", mark=Epoch(17), state="failed")
+    what = operation.plan_raise(stage.view(), own_mark=NO_EPOCH)
+
+    with pytest.raises(ends):
+        operation.raise_epoch(failing(stage, raise_epoch=error), what, MINUTE_MS, stage.tell)
 
 
 def test_the_epoch_is_raised_over_every_mark_of_others(stage: Stage) -> None:

@@ -455,6 +455,38 @@ def test_a_confirmation_whose_answer_is_lost_with_the_store_is_unknown(two: Stag
         handover.switchover(lost, None, MINUTE_MS, two.tell)
 
 
+@pytest.mark.parametrize("state", ["done", "failed", "rolled_back"])
+def test_a_request_that_somebody_ended_before_it_began_is_a_failure(two: Stage, state: RequestState) -> None:
+    def play() -> None:
+        two.await_request("asked")
+        two.answer(state, "ended by hand")
+
+    with two.acting(play), pytest.raises(Failed, match="not done: ended by hand"):
+        switchover(two)
+
+
+def test_an_active_that_takes_its_acceptance_back_ends_it(two: Stage) -> None:
+    """Between its acceptance and the confirmation, which must not be written over that."""
+    desk = two.desk()
+
+    class TakenBack:
+        def __getattr__(self, name: str) -> object:
+            return getattr(desk.backend, name)
+
+        def write(self, value: Request, **how: object) -> int:
+            if value.state == "confirmed":
+                two.answer("abandoned", "the server has failed meanwhile")
+            return desk.backend.write(value, **how)  # type: ignore[arg-type]
+
+    def play() -> None:
+        two.await_request("asked")
+        two.answer("accepted", to="node-b")
+
+    taken_back = replace(desk, backend=TakenBack())  # type: ignore[arg-type]
+    with two.acting(play), pytest.raises(Failed, match="not done: the server has failed meanwhile"):
+        handover.switchover(taken_back, None, MINUTE_MS, two.tell)
+
+
 # ---- restart
 
 

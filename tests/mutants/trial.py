@@ -95,19 +95,20 @@ def _run(by: str, tree: Path) -> Outcome:
     try:
         out, _ = process.communicate(timeout=WITHIN_S)
     except subprocess.TimeoutExpired:
-        out = _end(process) + "\nnot finished in time"
+        _end(process)
+        return Outcome("no verdict", "not finished in time", time.monotonic() - began)
     took_s = time.monotonic() - began
     judge = _judge_simulation if by.startswith(SIMULATION) else _judge_pytest
     return Outcome(*judge(process.returncode, out), took_s)
 
 
-def _end(process: "subprocess.Popen[str]") -> str:
+def _end(process: "subprocess.Popen[str]") -> None:
     process.send_signal(signal.SIGINT)  # its fixtures end what they started
     try:
-        return process.communicate(timeout=CLEAN_UP_S)[0]
+        process.communicate(timeout=CLEAN_UP_S)
     except subprocess.TimeoutExpired:
         process.kill()
-        return process.communicate()[0]
+        process.communicate()
 
 
 def _judge_pytest(status: int, out: str) -> tuple[Verdict, str]:

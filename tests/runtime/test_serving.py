@@ -24,6 +24,7 @@ from sidecar.guard import wire
 from sidecar.runtime.probing import Watching
 from sidecar.runtime.serving import ServerLane, Serving
 from sidecar.servers import CommandKind, Launch
+from tests.harness.process import wait_until
 from tests.runtime.stubs import WITHIN_S, Inbox
 
 MARGIN_MS = 200
@@ -140,16 +141,17 @@ def test_a_server_sees_its_role_and_nothing_of_our_own(stage: Stage, monkeypatch
 
 
 def test_a_renewal_while_the_server_is_prepared_counts(stage: Stage) -> None:
-    """Else a slow preparation starts a server that dies at the deadline of before."""
+    """Else a server whose preparation outlasts the deadline of before is refused as too late."""
     go_on = threading.Event()
     stage.kind.preparing = lambda: go_on.wait(WITHIN_S)
-    order = stage.start()
+    order = stage.start(lives_ms=300)
 
-    later = Instant(order.deadline + 5_000)
+    later = Instant(order.deadline + 30_000)
     stage.lane.extend(1, later, None)
+    wait_until(lambda: CLOCK.now() > order.deadline, "the deadline of before")
     go_on.set()
-    stage.inbox.next()
 
+    assert stage.inbox.next() == s.ServerReady(1)
     assert stage.hello()["run"]["deadline_ms"] == later
 
 

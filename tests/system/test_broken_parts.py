@@ -17,12 +17,16 @@ from sidecar.guard import record
 from tests.harness.witness import one_active_at_a_time
 
 
+TTL = "30s"
+"""A sidecar may take long to start on a busy machine, and has to find the server before its deadline."""
+
+
 @pytest.fixture
 def alone(request: pytest.FixtureRequest, tmp_path: Path, namespace: str) -> Iterator[Cluster]:
     """One node that is active; *param* are settings over the usual ones."""
     settings: dict[str, Any] = getattr(request, "param", {})
     store = {"backend": "local", "local": {"path": str(tmp_path / "store.db")}}
-    made = Cluster(tmp_path / "c", store, names=("node-a",), cluster=namespace, ttl="8s", settings=settings)
+    made = Cluster(tmp_path / "c", store, names=("node-a",), cluster=namespace, ttl=TTL, settings=settings)
     try:
         made.start()
         made.await_active()
@@ -78,7 +82,7 @@ def test_an_unexpected_end_leaves_the_server_to_the_guard_and_the_next_sidecar(
     (plug_in / "entry_points.txt").write_text("[aggregate_sidecar.backends]\nbroken = broken:connect\n")
     code = PLUG_IN.format(trigger=str(trigger), store=str(tmp_path / "store.db"))
     (plug_in.parent / "broken.py").write_text(code)
-    made = Cluster(tmp_path / "c", {"backend": "broken"}, names=("node-a",), cluster=namespace, ttl="8s")
+    made = Cluster(tmp_path / "c", {"backend": "broken"}, names=("node-a",), cluster=namespace, ttl=TTL)
     node = made["node-a"]
     path = os.pathsep.join(filter(None, [str(plug_in.parent), os.environ.get("PYTHONPATH")]))
     node.environment = {"PYTHONPATH": path}

@@ -67,6 +67,4 @@ MUTANTS = (
     Mutant("the server of another cluster is taken over", "sidecar/runtime/main.py", "if (cluster, hold.node) != (self._config.cluster, self._config.node):", "if False:", f"{BROKEN}::test_the_server_of_another_cluster_is_refused_and_left_alone"),
     Mutant("the hold found with a server is not taken over", "sidecar/runtime/main.py", "        self._locks.adopt(hold)\n", "", f"{NODES} -k test_restarted_sidecar_adopts_the_running_server and local"),
     Mutant("two sidecars in one run directory", "sidecar/runtime/main.py", "        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)\n", "        pass\n", f"{NODES}::test_second_sidecar_of_a_node_is_refused"),
-    Mutant("an unexpected end takes the server along", "sidecar/runtime/main.py", "self._leave(kept=finished is None or finished.kept)", "self._leave(kept=finished is not None and finished.kept)", f"{BROKEN}::test_an_unexpected_end_leaves_the_server_to_the_guard_and_the_next_sidecar"),
-    Mutant("a refused sidecar takes a server of before along", "sidecar/runtime/main.py", "self._servers.close(kept=self._servers.adopted is not None)", "self._servers.close(kept=False)", f"{BROKEN}::test_the_server_of_another_cluster_is_refused_and_left_alone"),
 )  # fmt: skip
