@@ -16,7 +16,6 @@ from sidecar.demo.cluster import Cluster, DemoNode, until
 from sidecar.guard import record
 from tests.harness.witness import one_active_at_a_time
 
-
 TTL = "30s"
 """A sidecar may take long to start on a busy machine, and has to find the server before its deadline."""
 
