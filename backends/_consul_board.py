@@ -23,7 +23,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from backends.shared import EPOCH, LOCK, Entry, Reader
+from backends.shared import EPOCH, LOCK, Entry, Reader, require_room
 from sidecar.core.model import EpochRecord, View
 from sidecar.core.units import NO_EPOCH, Epoch, Instant, silence_ms
 from sidecar.documents import decode
@@ -101,6 +101,7 @@ class Standing:
         bad = self.lease_bad or self.epoch_bad
         if bad is not None:
             raise bad
+        require_room(self.epoch)
         if self.epoch < floor:
             raise EpochBehind(
                 f"{EPOCH}: the store is at {self.epoch} and this node has seen {floor}: "

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from sidecar.core.model import EpochRecord, HistoryEntry, LockRecord, NodeRecord, Request, Settings, View
 from sidecar.core.units import NO_EPOCH, Epoch
-from sidecar.documents import decode
+from sidecar.documents import EPOCH_MAX, decode
 from sidecar.errors import BadDocument, ConfigError, EpochBehind
 from sidecar.ports import BackendSettings
 
@@ -91,11 +91,22 @@ def required_epoch(raw: bytes | None, floor: Epoch) -> Epoch:
         EpochBehind: It is below *floor*: the store is not the one this node knew.
     """
     epoch = decode(EPOCH, raw, EpochRecord).epoch if raw is not None else NO_EPOCH
+    require_room(epoch)
     if epoch < floor:
         raise EpochBehind(
             f"{EPOCH}: the store is at {epoch} and this node has seen {floor}: wiped, restored or replaced"
         )
     return epoch
+
+
+def require_room(epoch: Epoch) -> None:
+    """Refuse an acquisition whose epoch nobody could read, its own holder included.
+
+    Raises:
+        BadDocument: *epoch* is the last there is. No cluster gets there; somebody wrote it.
+    """
+    if epoch >= EPOCH_MAX:
+        raise BadDocument(f"{EPOCH}: at {epoch} there is no larger one; restore the key")
 
 
 @dataclass(slots=True)

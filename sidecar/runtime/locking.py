@@ -1,13 +1,13 @@
 """The lock lane: turns the core's lock orders into backend calls, and answers into observations."""
 
-import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 from sidecar.clock import Clock
 from sidecar.core import state as s
 from sidecar.core.units import Epoch, Instant
-from sidecar.errors import BackendError, NotHolder
+from sidecar.documents import decode, encode
+from sidecar.errors import BackendError, BadDocument, NotHolder
 from sidecar.events import LOG
 from sidecar.ports import Backend, Grant, Hold
 from sidecar.runtime.lanes import Health, Lane
@@ -103,9 +103,21 @@ class LockLane:
         self._post(answer)
 
 
+@dataclass(frozen=True, slots=True)
+class _Note:
+    """A cluster and a `Hold` in it."""
+
+    cluster: str
+    node: str
+    instance: str
+    epoch: Epoch
+    ttl_ms: int
+    cookie: str
+
+
 def hold_to_note(cluster: str, hold: Hold) -> str:
     """Return what the guard keeps for the sidecar after us."""
-    return json.dumps({"v": 1, "cluster": cluster} | asdict(hold))
+    return encode(_Note(cluster, **asdict(hold))).decode()
 
 
 def hold_from_note(note: str) -> tuple[str, Hold]:
@@ -115,10 +127,7 @@ def hold_from_note(note: str) -> tuple[str, Hold]:
         ValueError: It is no note of a version known here.
     """
     try:
-        fields = json.loads(note)
-        if fields.pop("v") != 1:
-            raise ValueError(f"note of another version: {note[:100]}")
-        cluster = str(fields.pop("cluster"))
-        return cluster, Hold(**fields)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"not a note of a sidecar: {error}") from error
+        found = decode("note", note.encode(), _Note)
+    except BadDocument as error:
+        raise ValueError(str(error)) from error
+    return found.cluster, Hold(found.node, found.instance, found.epoch, found.ttl_ms, found.cookie)

@@ -4,9 +4,21 @@ import json
 import os
 from pathlib import Path
 
+import msgspec
+
+from sidecar.config.files import read_file
 from sidecar.core.units import NO_EPOCH, Epoch
+from sidecar.documents import EPOCH_MAX
 from sidecar.errors import ConfigError
 from sidecar.events import LOG, Raised, emit
+
+SIZE_MAX_BYTES = 4096  # ours has 20; a person may have added spaces
+
+
+class _Mark(msgspec.Struct):
+    """Strict: 7.9 is not 7, and true is not 1. A number below 0 would be under every store."""
+
+    epoch: int
 
 
 class MarkFile:
@@ -25,12 +37,15 @@ class MarkFile:
             return NO_EPOCH
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            return Epoch(int(json.loads(self._path.read_text())["epoch"]))
+            epoch = msgspec.json.decode(read_file(self._path, SIZE_MAX_BYTES), type=_Mark).epoch
+            if not 0 <= epoch <= EPOCH_MAX:
+                raise ValueError(f"{epoch} is no epoch")
+            return Epoch(epoch)
         except FileNotFoundError:
             return NO_EPOCH
         except OSError as error:
             raise ConfigError(f"paths.state: {self._path}: {error.strerror}") from error
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
             raise ConfigError(
                 f"{self._path}: not a high-water mark of epochs; `sidecar status` shows the cluster's: "
                 'write {"epoch": N} with the highest there, or remove the file'
