@@ -32,6 +32,8 @@ SLOW_STOP_MS = 450
 """How long a server takes to stop: long enough to strike meanwhile, shorter than stop_grace (0.3 × ttl)."""
 HOLD = (1.05, 3.0)
 """How long a lasting fault lasts, in leases: etcd may take one of 2 s a second longer to expire."""
+REST = 2.0
+"""How long a peer may take, in leases, to end what should not run; then somebody ends all of it."""
 BESIDE = 0.15
 """How much longer, then: the witness has to see what is active meanwhile."""
 SNAPSHOT = 0.1
@@ -81,8 +83,23 @@ class Arena:
         begun = time.monotonic()
         self._wait(lambda: self.serving() is not None, "nobody is active")
         returned_ms = int((time.monotonic() - begun) * 1000)
-        self._wait(self._all_up, "a node does not come back")
+        if self.operator is not None:
+            self._wait(self._all_up, "a node does not come back")
+        elif not self._comes_to_rest():
+            self.findings.resets += 1
+            for place in self.places:
+                place.node.clean_up()
+            self._wait(lambda: self.serving() is not None, "nobody is active after everything was ended")
         return returned_ms
+
+    def _comes_to_rest(self) -> bool:
+        """Wait for a peer to have one active and no other; tell whether it gets there by itself."""
+        until = time.monotonic() + self.lease_ms / 1000 * REST
+        while not self._all_up():
+            if time.monotonic() >= until:
+                return False
+            pause(POLL_S * 10)
+        return True
 
     def _all_up(self) -> bool:
         serving = self.serving()

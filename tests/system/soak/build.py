@@ -145,8 +145,9 @@ def _arena(
     server: str,
     rng: random.Random,
 ) -> Arena:
+    ours = options.subject == "sidecar"
     operator, bound, lease_ms = None, _peer_terms(options), options.ttl_ms
-    if options.subject == "sidecar":
+    if ours:
         nodes = list(cluster)
         for node in nodes:
             node.write_config()
@@ -160,7 +161,8 @@ def _arena(
     without |= {"deaf server", "failing start"} if server == "jvm" else {"full GC"}
     if any(place.clock is None for place in places):
         without.add(WALL_CLOCK)
-    found = cards(store.kinds(), sidecar=options.subject == "sidecar", without=sorted(without))
+    monitoring = ours and server != "jvm"
+    found = cards(store.kinds(), sidecar=ours, monitoring=monitoring, without=sorted(without))
     found = [card for card in found if card.role in options.roles and _wanted(card, options)]
     return Arena(
         cluster=cluster,
@@ -171,7 +173,7 @@ def _arena(
         findings=Findings(f"cluster-{places[0].cell.port.address}", server, bound),
         random=rng,
         lease_ms=lease_ms,
-        monitoring=server != "jvm",
+        monitoring=monitoring,
     )
 
 

@@ -34,8 +34,13 @@ class Card:
         return self.kind.name
 
 
-def cards(store: Sequence[StoreKind], *, sidecar: bool, without: Sequence[str]) -> list[Card]:
-    """Return every card that makes sense for the subject, but those of the kinds in *without*."""
+def cards(
+    store: Sequence[StoreKind], *, sidecar: bool, monitoring: bool, without: Sequence[str]
+) -> list[Card]:
+    """Return every card that makes sense for the subject, but those of the kinds in *without*.
+
+    *monitoring*: a standby runs a server, which can be struck.
+    """
     found = []
     for kind in KINDS:
         if sidecar or not kind.sidecar_only:
@@ -45,7 +50,12 @@ def cards(store: Sequence[StoreKind], *, sidecar: bool, without: Sequence[str]) 
             found += [Card(one, role) for role in (ROLES[:1] if one.forgets else STORE_ROLES)]
     if sidecar:
         found += [Card(order, "active") for order in ORDERS]
-    return [card for card in found if card.name not in without]
+    return [card for card in found if card.name not in without and (monitoring or not _absent(card))]
+
+
+def _absent(card: Card) -> bool:
+    """Tell whether the card needs a server where a standby has none."""
+    return isinstance(card.kind, Kind) and card.role == "standby" and "server" in card.kind.parts
 
 
 def share(decks: Sequence["Deck"]) -> None:

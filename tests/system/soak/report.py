@@ -10,6 +10,8 @@ from typing import Any
 from sidecar.config.timing import Term
 from sidecar.standin import witness
 
+RESETS = "left_with_more_than_one_active"
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -35,6 +37,7 @@ class Findings:
     overlaps: list[str] = field(default_factory=list)
     overlap_ms: float = 0.0
     stuck: list[str] = field(default_factory=list)
+    resets: int = 0  # how often all of a peer had to be ended, because two went on being active
     errors: list[str] = field(default_factory=list)
     commands: Counter[str] = field(default_factory=Counter)
     actives: int = 0
@@ -82,6 +85,7 @@ def summary(all_findings: Sequence[Findings], facts: dict[str, Any]) -> dict[str
         "overlaps": len(overlaps),
         "overlap_ms": round(sum(one.overlap_ms for one in all_findings), 1),
         "stuck": len(stuck),
+        RESETS: sum(one.resets for one in all_findings),
         "harness_errors": [f"{one.name}: {text}" for one in all_findings for text in one.errors],
         "what_overlapped": overlaps[:100],
         "what_was_stuck": stuck,
@@ -130,6 +134,8 @@ def show(report: dict[str, Any]) -> str:
     lines.append(f"commands      {report['commands']}")
     lines.append(f"overlaps      {report['overlaps']} ({report['overlap_ms']} ms)")
     lines += [f"  {text}" for text in report["what_overlapped"]]
+    if report[RESETS]:
+        lines.append(f"left with more than one active, so that all had to be ended: {report[RESETS]} times")
     lines.append(f"stuck         {report['stuck']}")
     lines += [f"  {text}" for text in (*report["what_was_stuck"], *report["harness_errors"])]
     return "\n".join(lines)
