@@ -38,6 +38,10 @@ from sidecar.runtime.watching import Publisher, Watcher
 
 CLOCK = BootClock()
 NODES = ("a", "b", "c")
+IDLE_MS = 1_000  # a node with nothing due decides again after this at the latest ...
+IDLE_HERE_MS = (
+    5_000  # ... here after this: 3,000 nodes a second would be a third of a core, of no use to anybody
+)
 K = TypeVar("K")
 
 
@@ -156,7 +160,8 @@ class _Node:
         self.node, actions = decide(self.node, seen, now, self.policy)
         for action in actions:
             self._carry_out(action, now)
-        self.wake_at = wake_at(self.node, now, self.policy)
+        due_at = wake_at(self.node, now, self.policy)
+        self.wake_at = Instant(now + IDLE_HERE_MS) if due_at - now == IDLE_MS else due_at
         shape = (type(self.node.phase), self._lease_epoch())
         if shape != self._shown:
             self._shown = shape

@@ -23,6 +23,7 @@ POLL_S = 0.25
 PROCESSES_PER_CORE = 4  # of the load: the fewer threads wait for one interpreter's lock, the better
 SPARE_FILES = 1_000
 PHASES = 10  # parts of a renewal's period, to see whether all nodes renew in the same one
+OBSERVED_S = 12.0  # before and after an outage, or one period of renewals where that is shorter
 RENEWALS_PER_TTL = 5  # the default of lock.renew_every
 
 
@@ -39,6 +40,10 @@ class Plan:
     @property
     def renew_every_s(self) -> float:
         return self.ttl_s / RENEWALS_PER_TTL
+
+    @property
+    def observed_s(self) -> float:
+        return min(OBSERVED_S, self.renew_every_s)
 
 
 FULL = (
@@ -93,8 +98,10 @@ class Outage:
     answered_max: int
     all_held_s: float | None  # from the store's return until the last cluster had a lease granted or renewed
     lost_leases: int
-    busiest_before_percent: float  # renewals sent in the busiest tenth of a period; even: 10
-    busiest_after_percent: float
+    busiest_before_percent: (
+        float | None
+    )  # renewals in the busiest tenth of a period; None: not observed whole
+    busiest_after_percent: float | None
     overlaps: list[str] = field(default_factory=list)
 
 
@@ -158,7 +165,7 @@ class _Run:
 
     def __init__(self, name: str, plan: Plan, store: Store, load: Crowd) -> None:
         self._name, self._plan, self._store, self._load = name, plan, store, load
-        self._quiet: Tally | None = None  # one period before the next outage
+        self._quiet: Tally | None = None  # what was seen just before the next outage
 
     def grow(self, size: int) -> Growth:
         """Have *size* clusters and measure them in quiet."""
@@ -200,7 +207,7 @@ class _Run:
 
     def outage(self, fault: str, away_s: float) -> Outage:
         """Take the store away for *away_s* and watch what happens until all is well again."""
-        cycle_s = self._plan.renew_every_s
+        cycle_s = self._plan.observed_s
         quiet = self._quiet or self._cycle()
         gone_at = CLOCK.now()
         back_at = self._take_away(fault, away_s)
@@ -222,16 +229,21 @@ class _Run:
             answered_max=max((seen.answered.get(number, 0) for number in after), default=0),
             all_held_s=all_held_s,
             lost_leases=seen.lost + later.lost,
-            busiest_before_percent=busiest_percent((at for _, at, _ in quiet.renewals), cycle_s),
-            busiest_after_percent=busiest_percent((at for _, at, _ in later.renewals), cycle_s),
+            busiest_before_percent=self._busiest(quiet),
+            busiest_after_percent=self._busiest(later),
             overlaps=seen.overlaps + later.overlaps,
         )
 
+    def _busiest(self, seen: Tally) -> float | None:
+        if self._plan.observed_s < self._plan.renew_every_s:
+            return None
+        return busiest_percent((at for _, at, _ in seen.renewals), self._plan.renew_every_s)
+
     def _cycle(self) -> Tally:
-        """Return what is seen in one period of renewals, once every cluster has an active server."""
+        """Return what is seen in a while, once every cluster has an active server."""
         self._await_active()
         meanwhile, _ = self._load.tally()
-        time.sleep(self._plan.renew_every_s)
+        time.sleep(self._plan.observed_s)
         seen, _ = self._load.tally()
         seen.lost += meanwhile.lost
         return seen

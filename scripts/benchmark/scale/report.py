@@ -121,8 +121,10 @@ def _outage_cells(row: Outage) -> list[str]:
         str(row.answered_max),
         "not in time" if row.all_held_s is None else f"{row.all_held_s:.1f} s",
         str(row.lost_leases),
-        f"{row.busiest_before_percent:.0f} %",
-        f"{row.busiest_after_percent:.0f} %",
+        *(
+            "-" if value is None else f"{value:.0f} %"
+            for value in (row.busiest_before_percent, row.busiest_after_percent)
+        ),
     ]
 
 

@@ -18,7 +18,7 @@ NICE = 2  # the load gives way to the probe, as if it ran on machines of its own
 STORE_NICE = -10
 ANSWER_WITHIN_S = 120.0
 END_WITHIN_S = 5.0
-STARTS_PER_S = 25  # nodes; each is some 30 ms of Python, and all at once would be a load of their own
+STARTS_PER_S = 18  # nodes; each is some 30 ms of Python, and all at once would be a load of their own
 
 
 def file_limit() -> int:
