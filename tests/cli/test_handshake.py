@@ -633,3 +633,12 @@ def test_the_truth_about_a_switchover(view: View, early: type | None, late: type
 
     expected = late if over else early
     assert verdict is None if expected is None else isinstance(verdict, expected)
+
+
+def test_a_server_of_an_earlier_epoch_is_not_the_one_that_took_over() -> None:
+    """The record of a node that has just taken the lock again may still be the one of before."""
+    view = seen("node-b", epoch=2, request=ended("done"))
+    stale = replace(view, nodes=(replace(view.nodes[0], epoch=Epoch(1)),))
+
+    assert handover.judge_handover(view, ended("done"), True) is not None
+    assert handover.judge_handover(stale, ended("done"), True) is None

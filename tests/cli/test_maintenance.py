@@ -192,3 +192,12 @@ def test_two_pauses_at_once_are_both_kept(two: Stage) -> None:
     _write(desk, Follower(desk, desk.read()), change)
 
     assert two.view().settings.paused_nodes == ("node-a", "node-b")
+
+
+def test_resuming_one_node_leaves_the_others_paused(two: Stage) -> None:
+    two.write(Settings(paused_nodes=("node-a", "node-b")))
+
+    with two.acting(lambda: hear(two, "node-a")):
+        assert resume_cluster(two.desk(), "node-a").changed
+
+    assert two.view().settings.paused_nodes == ("node-b",)
