@@ -81,7 +81,10 @@ def _last_seen(record: NodeRecord | None) -> str:
 def failover(desk: Desk, what: Plan, timeout_ms: int, tell: Tell) -> Done:
     """Break the lock of *what* and wait until another node serves.
 
+    The user may have thought for an hour: what made *what* possible has to be so still.
+
     Raises:
+        Refused: It makes no sense any more.
         Failed: The lock changed hands meanwhile, or the wrong node has taken it.
         TimedOut: It is broken, or may be, and nobody was seen to have taken over.
         BackendError: The store does not answer, and the lock is not broken.
@@ -89,6 +92,7 @@ def failover(desk: Desk, what: Plan, timeout_ms: int, tell: Tell) -> Done:
     follower = Follower(desk, desk.read())
     until = desk.after(timeout_ms)
     _still(follower.view, what)
+    plan(desk, follower.view, what.to)
     request = new_request(desk, what.view, "failover", what.source, what.to)
     _note(desk, follower, request, "asked")
     _break(desk, follower, what, request)
@@ -322,6 +326,7 @@ def raise_epoch(desk: Desk, what: RaisePlan, timeout_ms: int, tell: Tell) -> Don
     Raises:
         As `failover`.
     """
+    what = plan_raise(desk.read(), what.floor)
     follower = Follower(desk, what.view)
     until = desk.after(timeout_ms)
     epoch = _raise(desk, what.floor, desk.after(BREAK_WITHIN_MS))

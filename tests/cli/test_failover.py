@@ -158,6 +158,38 @@ def test_a_request_left_by_anybody_does_not_hold_a_failover_up(dead: Stage) -> N
         assert failover(dead, what).node == "node-b"
 
 
+@pytest.mark.parametrize("change", ["paused", "candidate gone"])
+def test_bug_a_failover_was_judged_by_how_things_stood_before_the_user_was_asked(
+    dead: Stage, change: str
+) -> None:
+    """An hour at the prompt: paused since, or the candidate has gone. The lock was broken all the same."""
+    what = plan(dead, "node-b")
+    if change == "paused":
+        dead.write(Settings(paused=True, by="bob@there"))
+    else:
+        dead.backend.withdraw("node-b", "node-b-1", deadline=dead.soon)
+
+    with pytest.raises(Refused, match="paused by bob@there" if change == "paused" else "node-b is not there"):
+        failover(dead, what, timeout_ms=500)
+
+    holder = dead.view().holder
+    assert holder is not None
+    assert (holder.node, dead.view().request) == ("node-a", None)
+
+
+def test_bug_an_epoch_that_somebody_else_had_raised_meanwhile_was_raised_again(stage: Stage) -> None:
+    """It cost another TTL without an active, for nothing."""
+    stage.appear("node-b", mark=Epoch(7))
+    what = operation.plan_raise(stage.view(), NO_EPOCH)
+    stage.backend.raise_epoch(Epoch(7), ttl_ms=50, by="bob@there", deadline=stage.soon)
+    stage.await_view(lambda view: view.lock is None)
+
+    with pytest.raises(Refused, match="is not behind"):
+        operation.raise_epoch(stage.desk(), what, 500, stage.tell)
+
+    assert stage.view().lock is None
+
+
 def test_no_active_no_failover(stage: Stage) -> None:
     stage.appear("node-b")
 
