@@ -1,6 +1,7 @@
 """The command line of ``scripts/bench scale``."""
 
 import argparse
+import signal
 import sys
 import tempfile
 import time
@@ -22,6 +23,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.write and (options.store or options.quick):
         parser.error("--write keeps a whole run: leave out --store and --quick")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # by the finally clauses: no store is left behind
     file_limit()
     facts, results, failures = machine(), Results(), list[str]()
     for store in [options.store] if options.store else STORES:
