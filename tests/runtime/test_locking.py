@@ -191,5 +191,5 @@ def test_what_is_no_note_of_ours_is_refused(note: str) -> None:
 def test_a_note_of_a_later_version_is_refused() -> None:
     later = json.dumps(json.loads(hold_to_note("plant-7", hold())) | {"v": 2})
 
-    with pytest.raises(ValueError, match="another version"):
+    with pytest.raises(ValueError, match="version 2 is not known"):
         hold_from_note(later)
