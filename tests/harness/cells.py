@@ -16,8 +16,6 @@ from tests.harness.process import wait_until
 
 _NAMESPACES = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child=KILL", "--mount-proc")
 DISK_BYTES = 128 * 1024
-SLACK_BYTES = 256 * 1024
-"""What a node may still allocate under memory pressure: less than one request's worth of Python."""
 
 
 class Unavailable(Exception):
@@ -148,10 +146,9 @@ class MemoryGroup:
         (self.path / "cgroup.procs").write_text(str(pid))
 
     def squeeze(self) -> None:
-        """Let it use hardly more than it does now."""
-        limit = int(self._usage.read_text()) + SLACK_BYTES
+        """Let it use no more than it does now."""
         with suppress(OSError):  # busy: it has grown meanwhile; what counts is `failures`
-            self._limit.write_text(str(limit))
+            self._limit.write_text(self._usage.read_text())
 
     def failures(self) -> int:
         """Return how often an allocation has met the limit."""

@@ -111,11 +111,6 @@ class ConsulCluster:
         """Replace everything by *snapshot*, while the servers run, as ``consul snapshot restore``."""
         self.members[self.leader()].call("PUT", "/v1/snapshot", snapshot)
 
-    def index(self) -> int:
-        """Return the highest index that any key has been written at."""
-        found = json.loads(self.members[self.leader()].call("GET", "/v1/kv/?recurse"))
-        return max((int(key["ModifyIndex"]) for key in found), default=0)
-
     def wipe(self) -> None:
         """Lose all data of all servers."""
         for member in self.members:

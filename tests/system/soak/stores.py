@@ -26,6 +26,8 @@ USER, PASSWORD = "sidecar", "secret-of-sidecar"
 CONSUL_DISK = "24m"
 ETCD_OPTIONS = ("--bcrypt-cost", "4", "--heartbeat-interval", "100", "--election-timeout", "1000")
 """etcd's own timing: the harness's shorter one makes leaders fall on a machine as busy as this is here."""
+MARKER = "harness-marker"
+"""Written before a store goes back; a store that has gone back does not have it."""
 REFUSED_WITHIN_S = 10.0
 
 
@@ -129,7 +131,6 @@ class EtcdStore(_Members):
         self.cluster = EtcdCluster(folder, ETCD34, host=STORES, extra=ETCD_OPTIONS)
         (folder / "password").write_text(PASSWORD)
         self._snapshot = folder / "snapshot"
-        self._revision = 0
         try:
             self.cluster.start()
             self.cluster.enable_auth(USER, PASSWORD)
@@ -191,26 +192,27 @@ class EtcdStore(_Members):
             wait_until(lambda: _done(lambda: member.set_password(USER, PASSWORD)), "password set")
 
     def snapshot(self) -> None:
+        """Keep one without the marker; a store that cannot be asked now keeps the one before."""
         with suppress(OSError, subprocess.SubprocessError):
-            revision = self.cluster.members[0].revision()
+            self.cluster.members[0].delete(MARKER)
             self.cluster.members[0].save(self._snapshot)
-            self._revision = revision
 
     @contextmanager
     def restored(self) -> Iterator[None]:
         need(self._snapshot.exists(), "no snapshot was taken yet")
-        before = self.cluster.members[0].revision()
+        self.cluster.members[self.cluster.leader()].put(MARKER, "x")
         self.cluster.restore(self._snapshot)
-        self.cluster.leader()
-        need(self.cluster.members[0].revision() < before, "the revision did not go back")
+        need(
+            self.cluster.members[self.cluster.leader()].get(MARKER) is None, "what came after is still there"
+        )
         yield
 
     @contextmanager
     def wiped(self) -> Iterator[None]:
-        before = self.cluster.members[0].revision()
+        self.cluster.members[self.cluster.leader()].put(MARKER, "x")
         self.cluster.wipe()
         self.cluster.enable_auth(USER, PASSWORD)
-        need(self.cluster.members[0].revision() < before, "the revision did not go back")
+        need(self.cluster.members[self.cluster.leader()].get(MARKER) is None, "the data is still there")
         yield
 
 
@@ -275,23 +277,27 @@ class ConsulStore(_Members):
             subprocess.run(["umount", "--lazy", str(member.data)], check=False, capture_output=True)
 
     def snapshot(self) -> None:
+        """Keep one without the marker; a store that cannot be asked now keeps the one before."""
         with suppress(OSError):
+            self.cluster.members[self.cluster.leader()].delete(MARKER)
             self._snapshot = self.cluster.save()
 
     @contextmanager
     def restored(self) -> Iterator[None]:
         need(self._snapshot is not None, "no snapshot was taken yet")
         assert self._snapshot is not None
-        before = self.cluster.index()
+        self.cluster.members[self.cluster.leader()].put(MARKER, "x")
         self.cluster.restore(self._snapshot)
-        need(self.cluster.index() < before, "the index did not go back")
+        need(
+            self.cluster.members[self.cluster.leader()].get(MARKER) is None, "what came after is still there"
+        )
         yield
 
     @contextmanager
     def wiped(self) -> Iterator[None]:
-        before = self.cluster.index()
+        self.cluster.members[self.cluster.leader()].put(MARKER, "x")
         self.cluster.wipe()
-        need(self.cluster.index() < before, "the index did not go back")
+        need(self.cluster.members[self.cluster.leader()].get(MARKER) is None, "the data is still there")
         yield
 
 
