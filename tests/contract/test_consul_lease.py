@@ -426,6 +426,23 @@ def test_a_wiped_server_is_not_believed(backend: Node, consul: Consul) -> None:
     assert taken.sent_at >= raised_at + silence_ms(TTL_MS)
 
 
+def test_a_holder_of_a_wiped_server_releases_nobody_elses_lock(
+    backend: Node, consul: Consul, namespace: str
+) -> None:
+    """It has not looked since, so all it knows of is its own lock."""
+    holder, other = backend(), backend()
+    grant = take(holder, ttl_ms=30_000)
+    consul.call("DELETE", f"/v1/kv/aggregate-sidecar/{namespace}/?recurse")
+    taken = take(other, "b")
+
+    with pytest.raises(NotHolder):
+        holder.release(grant.hold, cause="stop", deadline=soon())
+
+    lock = other.read(deadline=soon()).lock
+    assert lock is not None
+    assert (lock.node, lock.epoch) == ("b", taken.hold.epoch)
+
+
 def test_a_watch_that_was_cut_off_starts_anew(backend: Node, consul: Consul) -> None:
     """The new store counts from the beginning: asked for what follows the old index it would just wait."""
     holder, other = backend(), backend()

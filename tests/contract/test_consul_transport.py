@@ -325,6 +325,34 @@ def test_close_ends_a_blocking_query_and_everything_after_it(
                 call(hung, soon())
 
 
+def test_a_write_on_a_kept_connection_that_dies_is_not_sent_twice(to: Callable[..., ConsulBackend]) -> None:
+    """The first one may have been carried out: only the caller can know whether it may be done again."""
+    writes: list[bytes] = []
+    answer = json.dumps({"Results": [{"KV": LOCK_ROW}], "Errors": None}).encode()
+
+    def behave(client: socket.socket) -> None:
+        heard = b""
+        with suppress(OSError):
+            while data := client.recv(65_536):
+                heard += data
+                if b'"cas"' in heard:
+                    writes.append(heard)
+                    client.close()  # it has read the request, and dies before it answers
+                    return
+                if heard.endswith(b"]"):  # of a read's operations
+                    heard = b""
+                    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(answer)
+                    client.sendall(head + answer)
+
+    with ExitStack() as stack:
+        backend = to(serve(behave, stack))
+        backend.read(deadline=soon())  # its connection is kept
+        with pytest.raises(OutcomeUnknown):
+            CALLS["write"](backend, soon())
+
+    assert len(writes) == 1
+
+
 def test_a_connection_that_the_server_closed_meanwhile_costs_nothing(
     to: Callable[..., ConsulBackend], consul: Consul, namespace: str
 ) -> None:

@@ -268,6 +268,35 @@ def test_c6_a_node_that_only_waits_gives_a_broken_lock_its_lease(etcd34: Etcd, n
         assert now() - seen_at >= TTL_MS
 
 
+def test_c6_breaking_again_touches_nothing(etcd34: Etcd, namespace: str) -> None:
+    """Written again it would get another lease, and the wait would begin anew."""
+    with connected(namespace, etcd34.url) as backend:
+        assert isinstance(backend, EtcdBackend)
+        hold = take(backend, "a", TTL_MS * 5).hold
+        crack(backend, hold.epoch, TTL_MS * 5)
+        before = backend._load(soon()).keys["lock"]
+
+        crack(backend, hold.epoch, TTL_MS * 5)
+
+        assert backend._load(soon()).keys["lock"] == before
+
+
+def test_a_release_whose_answer_is_lost_on_one_endpoint_is_told_by_the_next(
+    etcd34: Etcd, namespace: str
+) -> None:
+    """The copy that is sent there finds the lock gone: that was the first copy, and nobody else."""
+    with Proxy(etcd34.host_port) as proxy, connected(namespace, proxy.url, etcd34.url) as backend:
+        hold = take(backend, "a", TTL_MS * 5).hold
+        backend.read(deadline=soon())
+        proxy.drop_replies()
+
+        backend.release(hold, cause="test", deadline=soon())
+
+        proxy.heal()
+        view = backend.read(deadline=soon())
+        assert (view.vacant, view.epoch.released) == (True, "test")
+
+
 def test_c6_the_wait_counts_from_the_break(etcd34: Etcd, namespace: str) -> None:
     """One granted before the break could end while the holder's last renewal still counts."""
     with (

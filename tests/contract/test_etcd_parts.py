@@ -23,8 +23,9 @@ DEADLINE = Instant(NOW + 60_000)
 class Member:
     """Answers keep-alives and checks in the terms it is told, 100 ms after they were sent."""
 
-    def __init__(self, *terms: tuple[int, int]) -> None:
+    def __init__(self, *terms: tuple[int, int], ttl_s: int = 10) -> None:
         self.term, self.clock = 3, ManualClock(NOW)
+        self._ttl_s = ttl_s
         self._terms = list(terms)
         self._check = 0
 
@@ -32,14 +33,29 @@ class Member:
         self.clock.advance(100)
         if method == "LeaseKeepAlive":
             alive, self._check = self._terms.pop(0)
-            return _answer(alive)
+            return self._answer(alive)
         self.term = self._check
-        return _answer(self._check)
+        return self._answer(self._check)
+
+    def _answer(self, term: int) -> Answer:
+        body: Any = SimpleNamespace(ID=7, TTL=self._ttl_s, header=SimpleNamespace(raft_term=term))
+        return Answer(body, False)
 
 
-def _answer(term: int) -> Answer:
-    body: Any = SimpleNamespace(TTL=10, header=SimpleNamespace(raft_term=term))
-    return Answer(body, False)
+def test_a_new_lease_is_worth_what_etcd_gave() -> None:
+    member = Member(ttl_s=5)
+    leases = Leases(cast(Client, member), member.clock)
+
+    assert leases.grant(2, DEADLINE) == Lease(7, 5, Instant(NOW))
+
+
+def test_a_lease_that_is_gone_is_not_extended() -> None:
+    """The check alone might still find the lock: etcd revokes a lease and its keys a moment apart."""
+    member = Member((3, 3), ttl_s=0)
+    leases = Leases(cast(Client, member), member.clock)
+
+    with pytest.raises(LeaseGone):
+        leases.extend(7, None, DEADLINE, effect=True)
 
 
 def test_a_keep_alive_of_a_deposed_leader_is_done_again() -> None:
