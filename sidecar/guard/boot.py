@@ -8,7 +8,7 @@ import os
 import signal
 import traceback
 
-from sidecar.guard import kernel
+from sidecar.guard import kernel, wire
 from sidecar.guard.daemon import Guard
 from sidecar.guard.orders import Refused
 
@@ -48,7 +48,7 @@ def _begin(run_dir: str, options: dict[str, str]) -> Guard:
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-    lock = os.open(os.path.join(run_dir, "guard.lock"), flags, 0o600)  # noqa: PTH118
+    lock = os.open(os.path.join(run_dir, wire.LOCK_NAME), flags, 0o600)  # noqa: PTH118
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

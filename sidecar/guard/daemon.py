@@ -290,6 +290,7 @@ class Guard:
             **cage.identity,
             "enforcement": self.enforcement,
             "run": run.id,
+            "role": run.role,
             "deadline_ms": run.terms.deadline_ms,
             "token": cage.token,
             "cgroup": cage.cgroup.path if cage.cgroup else None,

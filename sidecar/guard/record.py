@@ -25,9 +25,12 @@ def read(run_dir: str) -> Record | None:
     """
     try:
         with open(os.path.join(run_dir, NAME), encoding="utf-8") as file:  # noqa: PTH118, PTH123
-            record = json.load(file)
+            text = file.read()
     except FileNotFoundError:
         return None
+    if not text.strip("\0"):
+        return None  # how a crash of the host leaves a file that was not synced; no guard writes it so
+    record = json.loads(text)
     if type(record) is not dict or type(record.get("keeper_pid")) is not int:
         raise ValueError(f"{run_dir}/{NAME}: not a record")
     return record

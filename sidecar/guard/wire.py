@@ -39,6 +39,8 @@ FRAME_MAX = 128 * 1024
 NOTE_MAX = 4096
 """Bytes of a note, as JSON."""
 SOCKET_NAME = "guard.sock"
+LOCK_NAME = "guard.lock"
+"""Held by the guard, with flock(2), for as long as it lives."""
 
 Frame = dict[str, object]
 

@@ -6,6 +6,7 @@ of the malformed cases must live on, with the same pid, under the same deadline.
 Not covered: who dies when; see test_guard.py.
 """
 
+import fcntl
 import json
 import os
 import signal
@@ -596,6 +597,21 @@ def test_what_the_record_proves(tmp_path: Path, changes: record.Record, proven: 
     assert (tmp_path / record.NAME).exists() is not proven
 
 
+def test_bug_a_standby_of_a_container_that_was_killed_kept_the_next_one_from_starting(tmp_path: Path) -> None:
+    """A standby's deadline is 20 h away, or ten years: until then it counted as not proven dead."""
+    standby = _record(pid_namespace="pid:[1]", deadline_ms=1 << 50, role="standby")
+    record.write(str(tmp_path), standby)
+    clock = BootClock()
+
+    with (tmp_path / wire.LOCK_NAME).open("w") as held:  # by its guard, which lives
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert not proof.wait_for_orphans(tmp_path, Instant(clock.now() + proof.GONE_MS + 100))
+    began = clock.now()
+    assert proof.wait_for_orphans(tmp_path, Instant(began + 10_000))
+    assert clock.now() >= began + proof.GONE_MS
+    assert not (tmp_path / record.NAME).exists()
+
+
 def test_no_guard_is_started_beside_a_server_that_may_live(tmp_path: Path) -> None:
     record.write(str(tmp_path), _record())
     spawn = connect.Spawn(tmp_path, "auto", guards.interpreter(), 100)
@@ -615,6 +631,16 @@ def test_a_record_that_cannot_be_read_proves_nothing(tmp_path: Path) -> None:
     (tmp_path / record.NAME).write_text("{}")
     with pytest.raises(GuardError, match=record.NAME):
         proof.wait_for_orphans(tmp_path, Instant(0))
+
+
+@pytest.mark.parametrize("left", [b"", b"\0" * 300])
+def test_bug_a_record_emptied_by_a_power_cut_kept_every_guard_from_starting(
+    tmp_path: Path, left: bytes
+) -> None:
+    """It is not synced, since a crash of the host ends the server too: some file systems leave this of it."""
+    (tmp_path / record.NAME).write_bytes(left)
+
+    assert proof.wait_for_orphans(tmp_path, Instant(0))
 
 
 # Arithmetic.
