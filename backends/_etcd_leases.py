@@ -96,11 +96,10 @@ class Leases:
         with self._state:
             self._spare = self._spare or lease
 
-    def forget_spare(self, lease: int | None = None) -> None:
-        """Have no spare, or not this one."""
+    def forget_spare(self) -> None:
+        """Have no spare."""
         with self._state:
-            if self._spare is not None and lease in (None, self._spare.id):
-                self._spare = None
+            self._spare = None
 
     def freshen_spare(self, show: Any, ttl_s: int, deadline: Instant) -> None:
         """Carry out the transaction *show* and extend the spare with it, or get one after it."""

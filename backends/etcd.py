@@ -126,7 +126,8 @@ class EtcdBackend:
                 hold = Hold(node, instance, record.epoch, ttl_ms, cookie)
                 self._wrote_epoch(EpochRecord(record.epoch, node), answer)
                 return Grant(hold, lease.since, lease.ttl_s * 1000)
-            self._leases.keep_spare(lease)
+            if all(kv.lease != lease.id for kv in found(answer.body)):  # else an earlier copy took the lock
+                self._leases.keep_spare(lease)
             with suppress(NotHolder, _Moved):
                 return self._taken(answer, node, instance, ttl_ms, floor, deadline)
         raise NotSent(f"{self._client.address}: lock and epoch keep changing; nothing was written")
@@ -379,7 +380,6 @@ class EtcdBackend:
             raise _Moved
         lock = decode(LOCK, kv.value, LockRecord)
         if (lock.node, lock.instance, lock.state) == (node, instance, "held"):
-            self._leases.forget_spare(kv.lease)
             hold = Hold(node, instance, lock.epoch, ttl_ms, f"{kv.create_revision}:{kv.lease}")
             return self.renew(hold, deadline=deadline)
         self._adopt({LOCK: Key(kv.value, kv.mod_revision, kv.create_revision, kv.lease)}, deadline)

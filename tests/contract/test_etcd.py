@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from backends._etcd_leases import Lease, Leases
 from backends.etcd import EtcdBackend
 from sidecar.clock import BootClock
 from sidecar.core.model import LockRecord
@@ -219,6 +220,31 @@ def test_a_stale_spare_is_not_used(etcd34: Etcd, namespace: str, age_ms: int) ->
         grant = take(a, "a", TTL_MS)
         assert grant.sent_at >= asked_at
         assert int(grant.hold.cookie.partition(":")[2]) not in leases
+
+
+def test_bug_the_lease_of_the_lock_was_the_spare_for_a_moment(etcd34: Etcd, namespace: str) -> None:
+    """The answer of one member was lost, the next one said "taken": by ourselves, on that very lease.
+
+    Had the publisher come in that moment, it would have kept the lock alive for ever, given back or not.
+    """
+    kept: list[int] = []
+
+    class Watched(Leases):
+        def keep_spare(self, lease: Lease) -> None:
+            kept.append(lease.id)
+            super().keep_spare(lease)
+
+    with Proxy(etcd34.host_port) as proxy, connected(namespace, proxy.url, etcd34.url) as backend:
+        assert isinstance(backend, EtcdBackend)
+        backend._leases = Watched(backend._client, BootClock())
+        backend.publish(node("a"), ttl_ms=TTL_MS * 5, deadline=soon())
+        backend.read(deadline=soon())
+        (spare,) = kept
+        kept.clear()
+        proxy.drop_replies()
+        hold = take(backend, "a", TTL_MS * 5).hold
+        assert int(hold.cookie.partition(":")[2]) == spare
+        assert kept == []
 
 
 def test_an_acquisition_of_unknown_outcome_is_left_to_expire(etcd34: Etcd, namespace: str) -> None:
