@@ -74,7 +74,9 @@ def judge_handover(view: View, request: Request, over: bool) -> Verdict:
         return Not(f"{request.to or 'another node'} had taken over, and did not last: {since}")
     if overtaken:
         return Unsure(f"{holder.node} is active at epoch {holder.epoch}, others may have been in between")
-    return Not(f"{holder.node} is active at epoch {holder.epoch}, not {request.to or 'another node'}")
+    instead = f"{holder.node} is active at epoch {holder.epoch}, not {request.to or 'another node'}"
+    # one that nobody has concluded still decides who goes first, should that one fail
+    return Not(instead) if concluded else Unsure(f"{instead}, but the request still stands")
 
 
 def serves(view: View) -> bool:

@@ -460,6 +460,16 @@ def test_bug_a_switchover_that_was_overtaken_before_it_was_seen_was_called_faile
     assert isinstance(judge_handover(first, asked, False), Not)  # nobody can have been in between
 
 
+def test_bug_a_switchover_that_nobody_had_concluded_was_called_failed_and_came_about_later() -> None:
+    """Rolled back, but the answer could not be written; the candidate went first the next time: done."""
+    view, asked = judged("confirmed", "a", 8)
+
+    assert judge_handover(view, asked, False) is None
+    verdict = judge_handover(view, asked, True)
+    assert isinstance(verdict, Unsure)
+    assert "a is active at epoch 8, not b" in verdict.reason
+
+
 def test_bug_a_failover_that_did_not_last_was_called_one_that_did_not_come_about() -> None:
     assert isinstance(operation.judge_takeover(*judged("confirmed", "c", 9)), Unsure)
     assert isinstance(operation.judge_takeover(*judged("confirmed", "c", 8)), Not)

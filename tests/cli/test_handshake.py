@@ -15,7 +15,7 @@ from sidecar.core.model import EpochRecord, LockRecord, NodeRecord, Request, Req
 from sidecar.core.units import NO_EPOCH, Epoch, Instant
 from sidecar.errors import Failed, NotSent, OutcomeUnknown, Refused, TimedOut
 from sidecar.operate import handover
-from sidecar.operate.asking import Asking, Done, Gap, Not, new_request, refuse_second
+from sidecar.operate.asking import Asking, Done, Gap, Not, Unsure, new_request, refuse_second
 from sidecar.operate.desk import Desk, Follower
 from tests.cli.stage import Stage, request
 
@@ -622,7 +622,8 @@ OTHERS = request(id="beef" * 8)
         (seen("node-b", request=OTHERS), Done, Done),
         (seen("node-b", request=None), Done, Done),
         # another one serves
-        (seen("node-c"), None, Not),
+        (seen("node-c"), None, Unsure),  # the request still stands: node-b goes first at the next vacancy
+        (seen("node-c", request=OTHERS), Not, Not),
         (seen("node-c", request=ended("done")), Not, Not),
         (seen("node-a", epoch=2, request=OTHERS), Not, Not),
     ],
