@@ -47,6 +47,8 @@ INTERESTING = {
     "killed by the guard": 294,
     "killed by the kernel": 44,
     "killed when its host woke up": 34,
+    "killed, and slow to die": 10,
+    "fault: slow_disk": 60,
     "start refused by the guard": 6,
     "store restored": 31,
     "store wiped": 27,

@@ -88,7 +88,7 @@ class Checks:
         if not isinstance(phase.after, s.GiveUp) or not phase.after.cause.startswith("switchover"):
             return
         request = memory.view.request if memory.view is not None else None
-        if request is None or "confirmed" not in self.facts.states[request.id]:
+        if request is None or request.id not in self.facts.confirmed:
             raise self.violation(f"T1: {sidecar.name} hands over though nobody confirmed {request}")
 
     def _answered(self, sidecar: Node, before: s.Phase, phase: s.Phase, request: Request) -> None:
@@ -132,7 +132,7 @@ class Checks:
         guard = host.guard
         able = sidecar is not None and sidecar.state is not None and sidecar.alive and not sidecar.frozen
         able = able and guard is not None and not guard.frozen and not host.suspended
-        visible_ms += STEP_MS if able else 0
+        visible_ms += STEP_MS if able and not tree.dying else 0  # killed, all that can be done is done
         if visible_ms > host.times.ttl_ms // 5 + ACTIVATED_MAX_MS:
             raise self.violation(f"the {tree} of {host.name} activated itself and lives on")
         return visible_ms

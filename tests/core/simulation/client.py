@@ -99,16 +99,25 @@ class Client:
         self, node: str, instance: str, ttl_ms: int, *, floor: Epoch, deadline: Instant
     ) -> Grant | HeldBy:
         watched = self._watched[0] if self._watched is not None and self._silent() else None
-        sent_at = self.clock.now()
-        found = self._call(lambda: self.store.acquire(node, instance, ttl_ms, floor, watched), deadline)
+        granted_ms = self.store.granted_ms(ttl_ms)
+        age_ms = self._spare_age_ms(granted_ms)
+        since = Instant(self.clock.now() - age_ms * self.clock.rate // 1000 - 1)
+        found = self._call(
+            lambda: self.store.acquire(node, instance, ttl_ms, floor, watched, age_ms), deadline
+        )
         if isinstance(found, HeldBy):
             return found
-        return Grant(Hold(node, instance, found, ttl_ms, ""), sent_at, ttl_ms)
+        return Grant(Hold(node, instance, found, ttl_ms, ""), since, granted_ms)
+
+    def _spare_age_ms(self, granted_ms: int) -> int:
+        """Return how long ago the lease was extended that is taken: etcd's adapter keeps a spare one."""
+        random = self.loop.random
+        return random.randint(0, granted_ms // 3) if self.store.leases and random.random() < 0.3 else 0
 
     def renew(self, hold: Hold, *, deadline: Instant) -> Grant:
         sent_at = self.clock.now()
         self._call(lambda: self.store.renew(hold.instance, hold.epoch), deadline)
-        return Grant(hold, sent_at, hold.ttl_ms)
+        return Grant(hold, sent_at, self.store.granted_ms(hold.ttl_ms))
 
     def release(self, hold: Hold, *, cause: str, deadline: Instant) -> None:
         self._call(lambda: self.store.release(hold.instance, hold.epoch, cause), deadline)

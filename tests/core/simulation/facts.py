@@ -23,6 +23,9 @@ class Facts:
         self.ready: dict[tuple[str, Epoch], int] = {}  # active servers that were ready, and when first
         self.starts: dict[str, list[int]] = defaultdict(list)  # when a server of that node was started
         self.states: dict[str, list[str]] = defaultdict(list)  # of each request, as written
+        self.confirmed: set[str] = (
+            set()
+        )  # requests that ever were, in whatever store: its view may still travel
         self.broken: set[str] = set()  # requests that have broken the lock
         self.raised: set[str] = set()  # who has raised the epoch
         self.settings: list[tuple[int, Settings]] = [(0, NO_SETTINGS)]
@@ -42,6 +45,8 @@ class Facts:
         if request.state in ("refused", "abandoned") and "confirmed" in states:
             raise self._untrue(f"{request} was confirmed before")
         states.append(request.state)
+        if request.state == "confirmed":
+            self.confirmed.add(request.id)
 
     def lock_broken(self, lock: LockRecord) -> None:
         self.broken.add(lock.request or "")

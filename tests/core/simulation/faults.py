@@ -40,6 +40,7 @@ class Faults:
             self.stop_sidecar,
             self.reload,
             self.suspend_host,
+            self.slow_disk,
         ]
         outside: list[Fault] = [
             self.cut,
@@ -64,6 +65,7 @@ class Faults:
             self.command,
             self.stop_sidecar,
             self.suspend_host,
+            self.slow_disk,
         ]
         self.before_order = worst
         self.before_call = worst + [self.crash_under_way] * 4
@@ -122,6 +124,10 @@ class Faults:
         node = self._node(host)
         if node is not None:
             node.freeze(until)
+
+    def slow_disk(self, host: Host, random: Random) -> None:
+        """Neither ``server.xml`` nor the epoch mark can be written for some time; the guard needs no disk."""
+        host.disk_slow_until = max(host.disk_slow_until, self.loop.now + self.some_time(random))
 
     def crash_sidecar(self, host: Host, random: Random) -> None:
         node = self._node(host)

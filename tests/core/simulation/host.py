@@ -10,6 +10,7 @@ from tests.core.simulation.clock import Clock
 from tests.core.simulation.loop import Event, Loop
 
 KILL_TAKES_MS = 50
+STUCK, STUCK_MAX_MS = 0.05, 8_000  # share of kills that last, until the guard's own end at the most
 
 
 class Times:
@@ -92,7 +93,7 @@ class Guard:
         return tree
 
     def extend(self, tree: Tree, deadline: Instant, note: object) -> bool:
-        if tree is not self.tree or tree.dead or tree.terms.too_late(self.host.clock.now()):
+        if tree is not self.tree or tree.dead or tree.dying or tree.terms.too_late(self.host.clock.now()):
             return False
         tree.terms.extend(deadline)
         tree.note = note if note is not None else tree.note
@@ -108,10 +109,17 @@ class Guard:
         self._watch_deadline()
 
     def kill(self, tree: Tree) -> None:
+        """Kill it; where the disk hangs a process may take its time to die."""
         if not tree.dying:
-            tree.dying = True
-            takes = self.host.loop.random.randint(0, KILL_TAKES_MS)
-            self.host.loop.after(takes, lambda: self.host.server_died(tree))
+            loop = self.host.loop
+            stuck = not self.host.healthy and loop.chance(STUCK)
+            loop.counts["killed, and slow to die"] += stuck
+            self._end(tree, *((1_000, STUCK_MAX_MS) if stuck else (0, KILL_TAKES_MS)))
+
+    def _end(self, tree: Tree, least_ms: int, most_ms: int) -> None:
+        tree.dying = True
+        takes_ms = self.host.loop.random.randint(least_ms, most_ms)
+        self.host.loop.after(takes_ms, lambda: self.host.server_died(tree))
 
     def die(self) -> None:
         """However the guard ends, the kernel ends its tree (PDEATHSIG of the keeper)."""
@@ -119,8 +127,8 @@ class Guard:
             return
         self.alive = False
         self._orders.clear()
-        if self.tree is not None:
-            self.kill(self.tree)
+        if self.tree is not None and not self.tree.dead:
+            self._end(self.tree, 0, KILL_TAKES_MS)
         self.host.on_guard_died(self.host, self)
 
     def _watch_deadline(self) -> None:
@@ -160,6 +168,7 @@ class Host:
         self.cut_until = 0
         self.stale_until = 0  # its member of the store lags behind
         self.suspended_until = 0
+        self.disk_slow_until = 0  # whoever writes to it hangs
         self.pids = 0
         self.trees: list[Tree] = []  # alive
         self.healthy = False  # True: servers behave

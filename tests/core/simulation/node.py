@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tests.core.simulation.client import Client
     from tests.core.simulation.guarding import GuardClient
 
+LOOK_MS = 20
 BACKENDS = {True: "etcd", False: "consul"}  # whether the store keeps leases
 
 
@@ -65,6 +66,7 @@ class Kind:
         return []
 
     def prepare(self, role: Role, ours: Collection[int] = ()) -> Launch | None:
+        write(self._host)
         if self._host.trees:
             raise self._host.violation(
                 f"gives the server the role {role} while the {self._host.trees[0]} lives"
@@ -82,6 +84,12 @@ class Kind:
 
     def message(self, role: Role, ready: bool) -> str:
         return "Serving"
+
+
+def write(host: Host) -> None:
+    """Wait until the host's disk has taken what is written."""
+    while (left_ms := host.disk_slow_until - host.loop.now) > 0:
+        current().wait(min(left_ms, LOOK_MS))
 
 
 class Asking:
@@ -106,6 +114,7 @@ class Marks:
         return self._host.mark
 
     def save(self, epoch: Epoch) -> None:
+        write(self._host)
         if current().process.alive:
             self._host.mark = epoch
 

@@ -48,11 +48,16 @@ class Store:
         self.on_raised: Callable[[str], None] = lambda _by: None
         self._view: View | None = None
 
+    def granted_ms(self, ttl_ms: int) -> int:
+        """Return the TTL that is given where *ttl_ms* is asked: etcd counts whole seconds."""
+        return -(-ttl_ms // 1000) * 1000 if self.leases else ttl_ms
+
     # what a client can ask for
 
     def acquire(
-        self, node: str, instance: str, ttl_ms: int, floor: Epoch, watched: int | None
+        self, node: str, instance: str, ttl_ms: int, floor: Epoch, watched: int | None, age_ms: int = 0
     ) -> Epoch | HeldBy:
+        """Give the lock, on a lease that was extended *age_ms* ago, where the store keeps leases."""
         lock, epoch = self.content.lock, self.content.epoch
         if epoch.epoch < floor:
             raise EpochBehind(f"the store is at {epoch.epoch}, below {floor}")
@@ -65,7 +70,7 @@ class Store:
             return HeldBy(lock.node, lock.epoch)
         new = Epoch(epoch.epoch + 1)
         self.content = replace(self.content, epoch=EpochRecord(new, node))
-        self._put_lock(LockRecord(node, instance, new, ttl_ms))
+        self._put_lock(LockRecord(node, instance, new, self.granted_ms(ttl_ms)), age_ms)
         self.loop.counts["acquisition"] += 1
         if epoch.node not in (None, node):
             self.loop.counts["takeover"] += 1
@@ -190,11 +195,11 @@ class Store:
         if self.leases and lock is not None:
             self.expires_at = self._expiry(lock)
 
-    def _put_lock(self, lock: LockRecord | None) -> None:
+    def _put_lock(self, lock: LockRecord | None, age_ms: int = 0) -> None:
         self.content = replace(self.content, lock=lock)
         self.lock_index += 1
         if lock is not None and self.leases:
-            self.expires_at = self._expiry(lock)
+            self.expires_at = self._expiry(lock) - age_ms
             self._watch_expiry(self.lock_index)
         self._changed()
 

@@ -70,7 +70,7 @@ class World:
         self.loop = loop = Loop(seed)
         self.mercy = mercy
         random = Random(seed)  # of the plan; `loop.random` is of what happens on the way
-        self.ttl_ms = ttl_ms = random.choice((2_000, 3_000, 5_000))
+        self.ttl_ms = ttl_ms = random.choice((2_000, 2_700, 5_000))
         weather = random.choice((0, 0.3, 1, 2))
         weather = weather if harshness is None else harshness
         self.network = Network(loop, ttl_ms, 0 if mercy.good_network else weather)
@@ -249,7 +249,7 @@ class World:
         for host in self.hosts:
             self._heal(host)
         self._resume_all()
-        loop.run(loop.now + 3 * ttl_ms)  # late requests of the bad times may still arrive
+        loop.run(loop.now + 4 * ttl_ms)  # late requests of the bad times may still arrive, and once more
         self.repair_epoch()
         end = loop.now + self.bound_ms
         while loop.now < end and not (len(self.serving()) == 1 and self._at_rest()):
@@ -269,6 +269,7 @@ class World:
     def _heal(self, host: Host) -> None:
         loop = self.loop
         host.healthy = True
+        host.disk_slow_until = loop.now
         host.cut_until = host.stale_until = max(loop.now, host.suspended_until)
         for tree in host.trees:
             tree.sick = False
