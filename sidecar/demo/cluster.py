@@ -289,10 +289,10 @@ class Cluster:
         }
         return self.node_type(name, folder, _merged(found, settings), ports=(client, web, plain, admin))
 
-    def start(self) -> None:
-        """Start every node."""
+    def start(self, *options: str) -> None:
+        """Start every node with these options of ``sidecar run``."""
         for node in self.nodes.values():
-            node.start()
+            node.start(*options)
 
     def __iter__(self) -> Iterator[DemoNode]:
         return iter(self.nodes.values())

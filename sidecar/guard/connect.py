@@ -12,7 +12,7 @@ from typing import Literal
 from sidecar.clock import Clock, left_s
 from sidecar.core.units import Instant
 from sidecar.errors import GuardError
-from sidecar.guard import proof, wire
+from sidecar.guard import proof, told, wire
 
 HELLO_WITHIN_MS = 2000
 """A guard that says nothing for this long is stopped or hung, and is killed: its server dies with
@@ -36,6 +36,16 @@ class Connection:
         os.close(self.guard_pidfd)
 
 
+class Foreign(GuardError):
+    """A guard that speaks another protocol: of another version of this program. It was told nothing."""
+
+    def __init__(self, hello: wire.Frame, pidfd: int) -> None:
+        super().__init__(f"the guard speaks protocol {hello['protocol']}, not {wire.PROTOCOL}")
+        run = hello.get("run")
+        self.pidfd = pidfd
+        self.standby = isinstance(run, dict) and run.get("role") == "standby"
+
+
 @dataclass(frozen=True)
 class Spawn:
     """How to start a guard."""
@@ -55,7 +65,11 @@ def attach_or_spawn(spawn: Spawn, deadline: Instant, clock: Clock) -> Connection
     """
     spawn.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     while clock.now() < deadline:
-        found = attach(spawn.run_dir, deadline, clock)
+        try:
+            found = attach(spawn.run_dir, deadline, clock)
+        except Foreign as foreign:
+            _part(foreign, deadline, clock)
+            continue
         if found is None:
             if not proof.wait_for_orphans(spawn.run_dir, deadline, clock):
                 raise GuardError(f"{spawn.run_dir}: an earlier server is not proven dead")
@@ -73,7 +87,8 @@ def attach(run_dir: Path, deadline: Instant, clock: Clock) -> Connection | None:
     A guard that does not answer is killed, and counts as none.
 
     Raises:
-        GuardError: The socket belongs to somebody else, or its guard speaks another protocol.
+        Foreign: Its guard speaks another protocol. The caller closes its pidfd.
+        GuardError: The socket belongs to somebody else, or what answers there is no guard.
     """
     sock = wire.seqpacket()
     pidfd = -1
@@ -100,6 +115,9 @@ def attach(run_dir: Path, deadline: Instant, clock: Clock) -> Connection | None:
             proof.readable(pidfd, HELLO_WITHIN_MS)
         _close(sock, pidfd)
         return None
+    except Foreign:
+        sock.close()
+        raise
     except BaseException:
         _close(sock, pidfd)
         raise
@@ -113,14 +131,30 @@ def _close(sock: socket.socket, pidfd: int) -> None:
 
 def _take_control(sock: socket.socket, pidfd: int) -> Connection:
     hello, _ = receive(sock)
-    if hello.get("type") != "hello" or hello.get("protocol") != wire.PROTOCOL:
-        raise GuardError(f"the guard speaks protocol {hello.get('protocol')}, not {wire.PROTOCOL}")
+    protocol = hello.get("protocol")
+    if hello.get("type") != "hello" or type(protocol) is not int:
+        raise GuardError(f"what answers there is no guard: it speaks protocol {str(protocol)[:20]!r}")
+    if protocol != wire.PROTOCOL:
+        raise Foreign(hello, pidfd)
     sock.send(wire.encode({"order": "control", "seq": 0, "protocol": wire.PROTOCOL}))
     state, keeper_pidfd = receive(sock)
-    if state.get("type") != "state":
-        raise GuardError(f"the guard refuses: {state.get('reason')}")
+    try:
+        _check(state)
+    except GuardError:
+        if keeper_pidfd is not None:
+            os.close(keeper_pidfd)
+        raise
     sock.setblocking(False)
     return Connection(sock, pidfd, state, keeper_pidfd)
+
+
+def _check(state: wire.Frame) -> None:
+    if state.get("type") != "state":
+        raise GuardError(f"the guard refuses: {str(state.get('reason'))[:200]!r}")
+    try:
+        told.check(state)
+    except wire.BadFrame as error:
+        raise GuardError(f"message from the guard: {error}") from error
 
 
 def receive(sock: socket.socket) -> tuple[wire.Frame, int | None]:
@@ -137,7 +171,28 @@ def receive(sock: socket.socket) -> tuple[wire.Frame, int | None]:
     try:
         return wire.decode(data), fds[0] if fds else None
     except wire.BadFrame as error:
+        for fd in fds:
+            os.close(fd)
         raise GuardError(f"message from the guard: {error}") from error
+
+
+def _part(foreign: Foreign, deadline: Instant, clock: Clock) -> None:
+    """Let a guard of another version go, and wait until it is gone.
+
+    What it keeps of the lock cannot be understood, so nobody extends its server's deadline. An active one
+    serves on until then, for nobody else can before; a standby is missed by nobody and is ended at once.
+    """
+    number = signal.SIGKILL if foreign.standby else signal.SIGTERM  # SIGTERM: leave when no server runs
+    try:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(foreign.pidfd, number)
+        if not proof.readable(foreign.pidfd, int(left_s(deadline, clock) * 1000)):
+            raise GuardError(
+                f"{foreign}, and its server still runs: it ends at its deadline, and the guard with it; then "
+                "start again. Sooner: stop it with the version that started it, or kill that guard"
+            )
+    finally:
+        os.close(foreign.pidfd)
 
 
 def _send_away(found: Connection, deadline: Instant, clock: Clock) -> None:

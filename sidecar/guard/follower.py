@@ -16,22 +16,18 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, cast
 
 from sidecar.clock import Clock
-from sidecar.core.units import Epoch, Instant
+from sidecar.core.units import Instant
 from sidecar.errors import GuardError
-from sidecar.guard import connect, proof, wire
+from sidecar.guard import connect, proof, told, wire
 from sidecar.guard.events import (
-    AdoptedRun,
     ClientBroken,
     Enforcement,
     Exited,
     GuardEvent,
     GuardLost,
-    KilledBy,
     OrderRefused,
-    Output,
     Started,
     StartFailed,
 )
@@ -56,7 +52,7 @@ class _Run:
     sent: bool
     pidfd: int | None = None
     keeper_dead_at: Instant | None = None
-    exited: Exited | None = None
+    end: Exited | StartFailed | None = None
 
     def close(self) -> None:
         """Forget the keeper."""
@@ -93,9 +89,8 @@ class Follower:
         self._thread.start()
 
     def _describe(self, connection: connect.Connection) -> None:
-        frame = connection.state["run"]
-        self.enforcement = cast(Enforcement, connection.state["enforcement"])
-        self.adopted = _adopted_run(frame) if isinstance(frame, dict) else None
+        self.enforcement = told.enforcement(connection.state)
+        self.adopted = told.adopted_run(connection.state)
 
     # From any thread.
 
@@ -223,7 +218,7 @@ class Follower:
 
     def _take(self, connection: connect.Connection) -> None:
         """Begin with what the guard says is there."""
-        finished, adopted = connection.state["finished"], self.adopted
+        finished, adopted = told.finished(connection.state), self.adopted
         with self._lock:
             for old in (self._connection, self._lost):
                 if old:
@@ -234,10 +229,10 @@ class Follower:
                     self._run.close()
                 keeper_pidfd = connection.keeper_pidfd
                 self._run = _Run(adopted.run, self.enforcement, sent=True, pidfd=keeper_pidfd)
-            elif isinstance(finished, dict) and not self._run:
-                self._run = _Run(str(finished["run"]), self.enforcement, sent=True)
+            elif finished and not self._run:
+                self._run = _Run(finished.run, self.enforcement, sent=True)
             forgotten = self._run and self._run.sent and not adopted and not finished
-        if isinstance(finished, dict):
+        if finished:
             self._finished(finished)
         elif forgotten and self._run and self._run.pidfd is None:
             self._over(StartFailed(self._run.id, "the guard knows nothing of it"))
@@ -245,8 +240,7 @@ class Follower:
     def _read(self) -> None:
         while connection := self._connection:
             try:
-                frame, fd = connect.receive(connection.sock)
-                self._told(frame, fd)
+                self._told(*connect.receive(connection.sock))
             except BlockingIOError:
                 return
             except (OSError, GuardError, wire.BadFrame, KeyError) as error:
@@ -262,47 +256,46 @@ class Follower:
         self._emit(GuardLost(reason))
 
     def _told(self, frame: wire.Frame, fd: int | None) -> None:
+        """Take in a message. One of a type not known here comes of a newer guard and says nothing to us."""
         run, name = self._run, str(frame.get("run"))
-        match frame.get("type"):
-            case "started" if run and run.id == name and run.pidfd is None:
-                run.pidfd, fd = fd, None
-                self._emit(Started(name, wire.whole(frame, "server_pid", low=1)))
-            case "exited" | "start_failed":
-                self._finished(frame)
-            case "answer" if not frame["ok"]:
-                self._refused(str(frame["order"]), name, str(frame["reason"]))
-            case "output":
-                self._printed(frame, name)
-            case "error":
-                _log.warning("guard: %s", frame.get("reason"))
-        if fd is not None:
-            os.close(fd)
+        try:
+            match frame.get("type"):
+                case "started" if run and run.id == name and run.pidfd is None:
+                    pid = wire.whole(frame, "server_pid", low=1)
+                    if fd is None:
+                        raise wire.BadFrame("started: without its keeper's pidfd")
+                    run.pidfd, fd = fd, None
+                    self._emit(Started(name, pid))
+                case "exited" | "start_failed":
+                    self._finished(told.end_of_run(frame))
+                case "answer" if not frame["ok"]:
+                    self._refused(str(frame["order"]), name, str(frame["reason"]))
+                case "output":
+                    for line in told.output(frame):
+                        self._emit(line)
+                case "error":
+                    _log.warning("guard: %s", frame.get("reason"))
+        finally:
+            if fd is not None:
+                os.close(fd)
 
-    def _printed(self, frame: wire.Frame, run: str) -> None:
-        dropped = wire.whole(frame, "dropped")
-        for line in cast(list[str], frame["lines"]):
-            stream = cast(Literal["stdout", "stderr"], frame["stream"])
-            self._emit(Output(run, stream, line, dropped))
-            dropped = 0
-
-    def _refused(self, order: str, run: str, reason: str) -> None:
+    def _refused(self, order: str, name: str, reason: str) -> None:
+        run = self._run
         if order == "start":
-            self._over(StartFailed(run, reason))
+            if run and run.pidfd is None:  # else it has a keeper, whose death alone is proof
+                self._over(StartFailed(name, reason))
         elif order != "ack":
-            self._emit(OrderRefused(run, order, reason))
+            self._emit(OrderRefused(name, order, reason))
 
-    def _finished(self, frame: wire.Frame) -> None:
+    def _finished(self, end: Exited | StartFailed) -> None:
         """The guard has reaped the keeper; believe it once the keeper's pidfd agrees."""
-        run, name = self._run, str(frame["run"])
-        if run is None or run.id != name:
-            self.post({"order": "ack", "run": name})  # told before
-        elif frame["type"] == "start_failed":
-            self._over(StartFailed(name, str(frame["reason"])))
-        else:
-            killed_by = cast(KilledBy | None, frame["killed_by"])
-            run.exited = Exited(name, cast(int, frame["status"]), killed_by)
-            if run.pidfd is None:
-                self._over(run.exited)
+        run = self._run
+        if run is None or run.id != end.run:
+            self.post({"order": "ack", "run": end.run})  # told before
+            return
+        run.end = end
+        if run.pidfd is None:
+            self._over(end)
 
     def _over(self, event: Exited | StartFailed) -> None:
         """Emit the end of the run, once."""
@@ -327,8 +320,8 @@ class Follower:
             self._guard_died_starting(run)
 
     def _keeper_is_dead(self, run: _Run) -> None:
-        if run.exited:
-            self._over(run.exited)
+        if run.end:
+            self._over(run.end)
             return
         now = self._clock.now()
         if run.keeper_dead_at is None:
@@ -358,18 +351,3 @@ class Follower:
 
 def _same(one: wire.Frame, other: wire.Frame) -> bool:
     return bool(other) and (one["order"], one["run"]) == (other["order"], other["run"])
-
-
-def _adopted_run(frame: wire.Frame) -> AdoptedRun:
-    server_pid, keeper_pid = frame["server_pid"], frame["keeper_pid"]
-    return AdoptedRun(
-        run=wire.text(frame, "run"),
-        role=wire.text(frame, "role"),
-        epoch=Epoch(wire.whole(frame, "epoch")),
-        deadline_at=Instant(wire.whole(frame, "deadline_ms")),
-        started_at=Instant(wire.whole(frame, "started_at_ms")),
-        server_pid=server_pid if isinstance(server_pid, int) else None,
-        keeper_pid=keeper_pid if isinstance(keeper_pid, int) else None,
-        note=frame["note"],
-        stopping=frame["state"] == "stopping",
-    )

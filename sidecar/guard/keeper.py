@@ -40,6 +40,9 @@ _OUR_SIGNALS = (
     *(signal.SIGPIPE, signal.SIGXFSZ),  # ignored by every Python process
 )
 
+STEP_MAX = 300
+"""Characters of a path in a reason: up to 12 bytes each as JSON, and the guard reads 4096."""
+
 RESCAN_MS = 20
 """Between two passes of killing a tree without namespace. Costs a scan of /proc each."""
 
@@ -305,9 +308,11 @@ class Keeper:
             os.dup2(self.out[1], 2)
             os.execvpe(argv[0], argv, wire.environment(self.order, "env"))  # noqa: S606
         except OSError as error:
-            reason = f"{step}: {error.strerror or error}"
+            reason = f"{step[:STEP_MAX]}: {error.strerror or error}"
         except LookupError:
-            reason = f"{step}: unknown"
+            reason = f"{step[:STEP_MAX]}: unknown"
+        except ValueError as error:  # text that cannot be bytes, a number that is none
+            reason = f"{step[:STEP_MAX]}: {error}"
         os.write(result, reason.encode())
         os._exit(127)
 

@@ -12,6 +12,9 @@ QUEUE_MAX = 256
 """Messages kept for a client that does not read. Each answers one of its orders, so a client that
 sends this many without reading is broken, and is dropped."""
 
+REASON_MAX = 500
+"""Characters of a refusal: it may quote a message that would not fit with JSON's escapes."""
+
 
 class Link:
     """Never blocks: what the socket does not take waits, in order, up to a limit.
@@ -64,7 +67,7 @@ class Link:
 
     def refuse(self, reason: str) -> None:
         """Say why, if that goes at once, and take the connection for broken."""
-        self.offer(wire.encode({"type": "error", "reason": reason}))
+        self.offer(wire.encode({"type": "error", "reason": reason[:REASON_MAX]}))
         self.broken = True
 
     def close(self) -> None:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import stat
 
 from sidecar.guard import kernel
 
 NAME = "keeper.json"
+VERSION = 1
 
 Record = dict[str, object]
 
@@ -21,19 +23,40 @@ def read(run_dir: str) -> Record | None:
     """Return the record, None when there is none.
 
     Raises:
-        ValueError: There is one that cannot be read.
+        ValueError: There is one that is not as `write` leaves it.
     """
     try:
-        with open(os.path.join(run_dir, NAME), encoding="utf-8") as file:  # noqa: PTH118, PTH123
-            text = file.read()
+        fd = os.open(os.path.join(run_dir, NAME), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # noqa: PTH118
     except FileNotFoundError:
         return None
+    with open(fd, encoding="utf-8") as file:  # noqa: PTH123
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise ValueError("not a regular file")
+        text = file.read()
     if not text.strip("\0"):
         return None  # how a crash of the host leaves a file that was not synced; no guard writes it so
-    record = json.loads(text)
-    if type(record) is not dict or type(record.get("keeper_pid")) is not int:
-        raise ValueError(f"{run_dir}/{NAME}: not a record")
+    try:
+        record: Record = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    if not _is_record(record):
+        raise ValueError("not a record of a version known here")
     return record
+
+
+def _is_record(found: object) -> bool:
+    """Tell whether all is there that a proof is drawn from: a boot that is missing is not another boot."""
+    return (
+        type(found) is dict
+        and found.get("v") == VERSION
+        and type(found.get("keeper_pid")) is int
+        and 0 < found["keeper_pid"] < 1 << 31
+        and type(found.get("keeper_start")) is int
+        and all(
+            type(found.get(name)) is str and found[name] for name in ("boot_id", "pid_namespace", "token")
+        )
+        and type(found.get("deadline_ms")) is int
+    )
 
 
 def identity(pid: int) -> Record:
@@ -63,7 +86,7 @@ def write(run_dir: str, record: Record) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
     fd = os.open(path + ".new", flags, 0o600)
     try:
-        os.write(fd, json.dumps({"v": 1, **record}).encode())
+        os.write(fd, json.dumps({"v": VERSION, **record}).encode())
     finally:
         os.close(fd)
     os.replace(path + ".new", path)  # noqa: PTH105

@@ -22,6 +22,8 @@ class Run:
         if not 0 < len(self.id) <= ID_MAX:
             raise wire.BadFrame(f"run: not 1..{ID_MAX} characters")
         self.role = wire.text(frame, "role")
+        if len(self.role) > ID_MAX:  # whoever connects is told of it
+            raise wire.BadFrame(f"role: more than {ID_MAX} characters")
         self.epoch = wire.whole(frame, "epoch")
         self.note = wire.note(frame)
         margin_ms = wire.whole(frame, "kill_margin_ms")

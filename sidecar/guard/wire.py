@@ -22,6 +22,10 @@ reads the hello and leaves disturbs nobody. Then, any number of
     note      note
     ping, shutdown (these two without run)
 
+What every version keeps, so that two can part in peace: the guard's hello comes first, with ``protocol``
+and ``run``, in which ``role`` stands; a number that the other does not know gives no control and changes
+nothing; SIGTERM lets a guard leave once it has no server.
+
 Anything else ends the connection, after ``{"type": "error", "reason"}`` where that can be written,
 and changes nothing. Instants are ms on CLOCK_BOOTTIME.
 """
@@ -53,9 +57,12 @@ def encode(frame: Frame) -> bytes:
     """Return *frame* as one message.
 
     Raises:
-        BadFrame: It is too large.
+        BadFrame: It is too large, or nested too deeply.
     """
-    data = json.dumps(frame, separators=(",", ":")).encode()
+    try:
+        data = json.dumps(frame, separators=(",", ":")).encode()
+    except RecursionError as error:
+        raise BadFrame("nested too deeply") from error
     if len(data) > FRAME_MAX:
         raise BadFrame(f"message of {len(data)} bytes, at most {FRAME_MAX} allowed")
     return data
@@ -115,9 +122,9 @@ def environment(frame: Frame, key: str) -> dict[str, str]:
 
 
 def note(frame: Frame) -> object:
-    """Return the note; raise BadFrame when it is too large."""
+    """Return the note; raise BadFrame when it is too large or nested too deeply."""
     value = frame.get("note")
-    if len(json.dumps(value)) > NOTE_MAX:
+    if len(encode({"note": value})) > NOTE_MAX + len('{"note":}'):
         raise BadFrame(f"note: more than {NOTE_MAX} bytes")
     return value
 

@@ -261,13 +261,15 @@ class RaisePlan(NamedTuple):
 
 
 def await_free(desk: Desk, view: View, own_mark: Epoch, tell: Tell) -> View:
-    """Watch the lock of a store whose epoch is behind until it is free, or its holder had its time to show.
+    """Watch the lock of a store whose epoch must be raised until it is free, or its holder has shown itself.
 
     A restored store may hold the lock of somebody who is gone. Where it keeps no leases (Consul) only who
-    watches can tell, and no node takes over from an older epoch: without this it would stand for ever.
+    watches can tell, and no node takes over from an older epoch, or one that cannot be read: without this
+    it would stand for ever.
     """
     lock = view.lock
-    if lock is None or view.vacant or _floor(view, own_mark) <= view.epoch.epoch:
+    known = "epoch" not in view.unreadable and _floor(view, own_mark) <= view.epoch.epoch
+    if lock is None or view.vacant or known:
         return view
     within_ms = silence_ms(lock.ttl_ms) + EXPIRY_MS
     tell(

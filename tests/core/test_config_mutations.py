@@ -20,7 +20,7 @@ from tests.core import config_fuzz
 from tests.core.config_fuzz_data import Files
 from tests.harness.tools import ROOT
 
-COUNT = 250
+COUNT = 200
 PLAIN = "cluster: c\nbackend: local\n"
 
 

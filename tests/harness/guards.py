@@ -85,7 +85,7 @@ class Sidecar:
             user=site.uid,
             group=site.uid,
             extra_groups=_groups(site.uid),
-            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)},
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": f"{site.tree}:{ROOT}"},
         )
         self.events: list[dict[str, Any]] = []
         self._news = threading.Condition()
@@ -180,6 +180,7 @@ class Site:
     uid: int | None
     python: str
     before: tuple[str, ...] = ()
+    tree: Path = ROOT  # whose `sidecar` the next sidecar and its guard are
     sidecars: list[Sidecar] = field(default_factory=list)
     trees: list[Tree] = field(default_factory=list)
 

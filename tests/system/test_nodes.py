@@ -334,27 +334,6 @@ def test_backend_frozen_beyond_the_lease_stops_the_active_and_somebody_comes_bac
         cluster.await_active()
 
 
-def test_garbage_in_the_store_stops_nobody(store: Etcd | Consul, tmp_path: Path, namespace: str) -> None:
-    root = "/" if isinstance(store, Etcd) else ""
-    with running(tmp_path, section_of(store), namespace) as cluster:
-        before = cluster.await_active()
-        prefix = f"{root}aggregate-sidecar/{namespace}"
-        for key, value in (
-            ("request", "{"),
-            ("settings", '{"v": 99}'),
-            ("nodes/node-x", "\x00"),
-            ("history/1", "[]"),
-        ):
-            store.put(f"{prefix}/{key}", value)
-        put_at = CLOCK.now()
-        until("two leases to pass", lambda: CLOCK.now() - put_at > 2 * TTL_MS)
-        assert cluster.serving() == before
-        assert len(epochs(cluster)) == 1
-        log = cluster[before].log.read_text()
-        for key in ("request", "settings", "nodes/node-x"):
-            assert log.count(f"the key {key} holds no document") == 1
-
-
 def test_wiped_store_is_refused(tmp_path: Path, namespace: str) -> None:
     with Etcd.run(tmp_path / "etcd") as etcd, running(tmp_path, section_of(etcd), namespace) as cluster:
         before = cluster.await_active()

@@ -1,0 +1,188 @@
+"""Goal: the sidecar is replaced by another version under a running server; where the two do not understand
+each other nobody is active twice, and nobody is stuck.
+
+Method: another version is a copy of the tree with another number, more fields in what it says, and on demand
+another protocol of the guard. The sidecar before ends in order (``--keep-server``) or by ``kill -9``. The
+witness tells whether the server went on. Not covered: documents of another version in the store (tests/core,
+tests/contract).
+"""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sidecar import __version__
+from sidecar.clock import BootClock
+from sidecar.core.units import Instant
+from sidecar.demo.cluster import Cluster, DemoNode, until
+from sidecar.errors import GuardError
+from sidecar.guard import connect, wire
+from sidecar.standin import witness
+from tests.harness import guards
+from tests.harness.guards import Site
+from tests.harness.versions import VERSION, another
+
+CLOCK = BootClock()
+ENDINGS = {"in order": signal.SIGTERM, "killed": signal.SIGKILL}
+Environment = dict[str, str]
+
+
+@contextmanager
+def _pair(folder: Path, cluster: str, ttl: str, environment: Environment) -> Iterator[Cluster]:
+    """Run two nodes that leave their servers to the next run; the witness judges at the end."""
+    backend = {"backend": "local", "local": {"path": str(folder / "store.db")}}
+    made = Cluster(folder / "cluster", backend, cluster=cluster, names=("node-a", "node-b"), ttl=ttl)
+    for node in made:
+        node.environment = environment
+    try:
+        made.start("--keep-server")
+        standby = _other(made, made.await_active())
+        until("the other to monitor", partial(_is, made, standby, role="standby", state="monitoring"))
+        yield made
+    finally:
+        made.stop()
+        for node in made:  # pytest shows this where the test failed
+            print(f"--- {node.name}\n{node.log.read_text()[-4_000:]}")
+    assert made.verdict() == []
+
+
+def _other(cluster: Cluster, name: str) -> str:
+    return next(node for node in cluster.nodes if node != name)
+
+
+def _is(cluster: Cluster, name: str, **wanted: str) -> bool:
+    """Tell whether ``status`` shows that of a node."""
+    nodes: list[dict[str, Any]] = cluster.status().get("nodes", [])
+    return any(node["node"] == name and wanted.items() <= node.items() for node in nodes)
+
+
+def _server(node: DemoNode) -> int:
+    return int(until("a server", node.server)[-1].pid)
+
+
+def _replace(node: DemoNode, ending: str, environment: Environment) -> None:
+    """End the sidecar alone, and start the other version of it."""
+    assert node.process is not None
+    node.process.send_signal(ENDINGS[ending])
+    assert node.process.wait(10) == (0 if ending == "in order" else -signal.SIGKILL)
+    node.environment = environment
+    node.start("--keep-server")
+
+
+def test_both_nodes_are_upgraded_and_back_and_no_server_notices(tmp_path: Path, namespace: str) -> None:
+    new: Environment = {"PYTHONPATH": str(another(tmp_path))}
+    with _pair(tmp_path, namespace, "8s", {}) as cluster:
+        active = cluster.await_active()
+        names = (_other(cluster, active), active)
+        before = {name: (_server(cluster[name]), cluster[name].guard_pid()) for name in names}
+        for ending, environment, version in (("in order", new, VERSION), ("killed", {}, __version__)):
+            for name in names:
+                _replace(cluster[name], ending, environment)
+                until(f"{name} to be of version {version}", partial(_is, cluster, name, version=version))
+                assert (_server(cluster[name]), cluster[name].guard_pid()) == before[name]
+        ended_ns = witness.now_ns()
+        until("the active to go on", partial(_is, cluster, active, role="active", state="running"))
+        until("its server to go on", lambda: cluster.records()[-1].at_ns > ended_ns)
+
+        (interval,) = witness.active_intervals(cluster.records())
+        assert (interval.node, interval.closed) == (active, False)
+        assert interval.longest_silence_ns < 2_000_000_000, "a busy machine's, not a restart's"
+
+
+@pytest.mark.parametrize(("ending", "newer"), [("in order", True), ("killed", False)], ids=str)
+def test_another_protocol_costs_a_failover_and_never_two_actives(
+    tmp_path: Path, namespace: str, ending: str, newer: bool
+) -> None:
+    """A newer sidecar at an older guard, or the other way round: the same parting, whoever is which."""
+    changed = {"PYTHONPATH": str(another(tmp_path, protocol=True))}
+    none: Environment = {}
+    first, second = (none, changed) if newer else (changed, none)
+    with _pair(tmp_path, namespace, "3s", first) as cluster:
+        active = cluster.await_active()
+        node, standby = cluster[active], cluster[_other(cluster, active)]
+        pid, guard = _server(standby), standby.guard_pid()
+        _replace(standby, ending, second)
+        until("another guard", lambda: standby.guard_pid() not in (guard, None))
+        until("its standby to monitor", partial(_is, cluster, standby.name, state="monitoring"))
+        assert _server(standby) != pid
+        assert len(witness.active_intervals(cluster.records())) == 1, "the active took no part in this"
+
+        guard = node.guard_pid()
+        _replace(node, ending, second)
+        until("a second active", lambda: len(witness.active_intervals(cluster.records())) > 1)
+        one, other = witness.active_intervals(cluster.records())
+        assert one.node == active
+        assert one.epoch < other.epoch
+        left = _other(cluster, other.node)  # either may win: when the lock is free, both are there again
+        until("the one that lost to monitor", partial(_is, cluster, left, role="standby", state="monitoring"))
+        assert node.guard_pid() != guard
+        assert node.process is not None
+        assert node.process.poll() is None, "it is the very sidecar that met the strange guard"
+
+
+# The guard alone.
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    """A site whose first guard is of a version with another protocol."""
+    with guards.site("kernel", unprivileged=os.geteuid() != 0) as one:
+        one.tree = another(tmp_path, protocol=True)
+        yield one
+
+
+def _attach(site: Site, within_ms: int) -> connect.Connection:
+    spawn = connect.Spawn(site.run_dir, "auto", site.python, 1_000)
+    return connect.attach_or_spawn(spawn, Instant(CLOCK.now() + within_ms), CLOCK)
+
+
+def test_a_strange_guard_keeps_its_active_server_and_leaves_with_it(site: Site) -> None:
+    sidecar = site.sidecar()
+    deadline = sidecar.start("polite", lives_ms=60_000)
+    sidecar.wait("Started")
+    site.beating("root")
+    guard, server = site.one(site.guard_pid()), site.processes()
+    sidecar.kill()
+
+    with pytest.raises(GuardError, match=r"speaks protocol 2, not 1, and its server still runs"):
+        _attach(site, 300)
+
+    with site.connect() as sock:
+        run = wire.decode(sock.recv(wire.FRAME_MAX))["run"]
+    assert isinstance(run, dict)
+    assert (run["deadline_ms"], run["state"]) == (deadline, "running")
+    assert not server.dead()
+    server.send(signal.SIGKILL)
+    assert guard.dead(5_000), "nothing holds it any more"
+    _attach(site, 5_000).close()
+
+
+def test_a_strange_guard_is_ended_with_its_standby(site: Site) -> None:
+    sidecar = site.sidecar()
+    sidecar.start("deaf", "daemon", lives_ms=60_000, role="standby")
+    sidecar.wait("Started")
+    site.beating("root", "daemon")
+    tree = site.processes(with_guard=True)
+    sidecar.kill()
+
+    found = _attach(site, 5_000)
+
+    assert tree.dead(), "proven before another guard was started"
+    assert found.state["run"] is None
+    found.close()
+
+
+def test_a_strange_guard_without_a_server_makes_room_at_once(site: Site) -> None:
+    sidecar = site.sidecar()
+    guard = site.one(site.guard_pid())
+    sidecar.kill()
+
+    _attach(site, 5_000).close()
+
+    assert guard.dead()
