@@ -315,11 +315,8 @@ class Client:
                     asked = [] if now - round_at >= REASK_MS else [attempt.endpoint for attempt in pending]
                     if again or not asked:
                         waiting = [endpoint for endpoint in self._order() if endpoint not in asked]
-                        round_at, again, next_at = (
-                            now,
-                            False,
-                            Instant(now + random.randint(PAUSE_MS // 2, PAUSE_MS * 3 // 2)),
-                        )
+                        round_at, again = now, False
+                        next_at = Instant(now + random.randint(PAUSE_MS // 2, PAUSE_MS * 3 // 2))
                 until = next_at if waiting else Instant(round_at + REASK_MS)
                 try:
                     attempt = done.get(timeout=left_s(min(until, deadline), self._clock) + 0.001)

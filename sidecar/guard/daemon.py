@@ -337,9 +337,8 @@ class Guard:
             self.door.take_control(link)
             self.leaving = False  # who takes control wants a guard
             state: wire.Frame = {"type": "state", "seq": seq, "finished": self.finished}
-            running = (
-                self.run and self.cage and not self.sweeping
-            )  # then its keeper is reaped, its pidfd closed
+            # While it sweeps, its keeper is reaped and the pidfd closed.
+            running = self.run and self.cage and not self.sweeping
             link.send({**state, **self._describe()}, self.cage.pidfd if running else None)  # type: ignore[union-attr]
             return
         if link is not self.door.controller:

@@ -221,15 +221,9 @@ class Asking:
             view = self.follower.view
             over = self.desk.clock.now() >= until
             gap.see(view)
-            match judge(view, self.current or self.request, over):
-                case Done() as done:
-                    return done._replace(without_active_ms=gap.length_ms)
-                case Not(reason):
-                    raise Failed(f"{what}: {reason}")
-                case Unsure(reason):
-                    raise TimedOut(f"{what}: outcome unknown: {reason}; {UNSURE}")
-                case None:
-                    pass
+            done = settled(judge(view, self.current or self.request, over), what, gap)
+            if done is not None:
+                return done
             if self.desk.halted():
                 raise TimedOut(f"interrupted; the {what} goes on without this command: {UNSURE}")
             if over:
@@ -312,6 +306,24 @@ class Gap:
             self._since = None
         elif not serves and self._since is None:
             self._since = self._desk.clock.now()
+
+
+def settled(verdict: Verdict, what: str, gap: Gap) -> Done | None:
+    """Return what has come about, None while that is open.
+
+    Raises:
+        Failed: It did not come about.
+        TimedOut: It cannot be known any more.
+    """
+    match verdict:
+        case Done():
+            return verdict._replace(without_active_ms=gap.length_ms)
+        case Not(reason):
+            raise Failed(f"{what}: {reason}")
+        case Unsure(reason):
+            raise TimedOut(f"{what}: outcome unknown: {reason}; {UNSURE}")
+        case None:
+            return None
 
 
 def so_far(view: View, request: Request | None) -> str:

@@ -5,7 +5,6 @@ clock, or the old holder has proved its server dead. So a broken lock costs avai
 """
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -14,7 +13,7 @@ from sidecar.core.model import LockRecord, NodeRecord, Request, RequestState, Vi
 from sidecar.core.units import NO_EPOCH, Epoch, Instant, silence_ms
 from sidecar.errors import BackendError, Conflict, Failed, OutcomeUnknown, Refused, TimedOut
 from sidecar.operate import words
-from sidecar.operate.asking import UNSURE, Done, Gap, Not, Tell, Unsure, Verdict, new_request, so_far
+from sidecar.operate.asking import UNSURE, Done, Gap, Not, Tell, Unsure, Verdict, new_request, settled, so_far
 from sidecar.operate.desk import PAUSE_MS, READ_WITHIN_MS, Desk, Follower, pause
 from sidecar.operate.handover import serves
 
@@ -144,27 +143,25 @@ def _note(desk: Desk, follower: Follower, request: Request, state: RequestState,
             return
         if not first and not ours:
             return  # somebody else's by now
+        new, written = replace(request, state=state, reason=reason or None), False
         try:
-            desk.backend.write(
-                replace(request, state=state, reason=reason or None), expected=expected, deadline=until
-            )
+            desk.backend.write(new, expected=expected, deadline=until)
+            written = True
         except Conflict:
-            try:
-                follower.refresh(until)
-            except BackendError:
-                if first:
-                    raise
-                return
+            pass
         except BackendError as error:
             if not first:
                 return
             if not error.retry or desk.halted() or desk.clock.now() >= until:
                 raise
             pause(PAUSE_MS)
+        try:
             follower.refresh(until)
-        else:
-            with suppress(BackendError):  # it is written: what goes wrong from here on changes nothing
-                follower.refresh(until)
+        except BackendError:
+            if first and not written:
+                raise
+            return
+        if written:
             return
 
 
@@ -230,15 +227,9 @@ def _await(
     gap, told = Gap(desk), False
     while True:
         gap.see(follower.view)
-        match judge(follower.view):
-            case Done() as done:
-                return done._replace(without_active_ms=gap.length_ms)
-            case Not(reason):
-                raise Failed(f"{what}: {reason}")
-            case Unsure(reason):
-                raise TimedOut(f"{what}: outcome unknown: {reason}; {UNSURE}")
-            case None:
-                pass
+        done = settled(judge(follower.view), what, gap)
+        if done is not None:
+            return done
         state = so_far(follower.view, None)
         if desk.halted():
             raise TimedOut(f"interrupted; the lock is broken and the {what} goes on ({state}): {UNSURE}")
