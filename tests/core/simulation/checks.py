@@ -18,9 +18,6 @@ class Checks:
     def __init__(self, loop: Loop, hosts: list[Host], facts: Facts) -> None:
         self.loop, self.hosts, self.facts = loop, hosts, facts
         self.started: dict[str, Epoch] = {}  # highest epoch of an active server, per node
-        for host in hosts:
-            host.on_started = self.server_started
-            host.violation = self.violation
 
     def violation(self, text: str) -> Violation:
         return self.loop.fail(Violation(text))

@@ -98,7 +98,7 @@ class Client:
     def acquire(
         self, node: str, instance: str, ttl_ms: int, *, floor: Epoch, deadline: Instant
     ) -> Grant | HeldBy:
-        watched = self._watched[0] if self._watched is not None and self._silent() else None
+        watched = self._silent_index()
         granted_ms = self.store.granted_ms(ttl_ms)
         age_ms = self._spare_age_ms(granted_ms)
         since = Instant(self.clock.now() - age_ms * self.clock.rate // 1000 - 1)
@@ -135,7 +135,7 @@ class Client:
         self._call(lambda: self.store.break_lock(epoch, to, by, request), deadline)
 
     def raise_epoch(self, floor: Epoch, *, ttl_ms: int, by: str, deadline: Instant) -> Epoch:
-        watched = self._watched[0] if self._watched is not None and self._silent() else None
+        watched = self._silent_index()
         return self._call(lambda: self.store.raise_epoch(floor, ttl_ms, by, watched), deadline)
 
     def publish(self, record: NodeRecord, *, ttl_ms: int, deadline: Instant) -> None:
@@ -220,6 +220,10 @@ class Client:
         if self._watched is None or self._expired_shown:
             return None
         return Instant(self._watched[1] + silence_ms(self._lock_ttl_ms))
+
+    def _silent_index(self) -> int | None:
+        """Return the index of the lock that was watched in silence for long enough."""
+        return self._watched[0] if self._watched is not None and self._silent() else None
 
     def _silent(self) -> bool:
         return self._watched is not None and self.clock.now() >= self._watched[1] + silence_ms(

@@ -99,6 +99,10 @@ class Commands:
             self.loop.after(order.halts_ms, lambda: setattr(command, "halted", True))
         return command
 
+    def pending(self, kind: Kind | None = None) -> bool:
+        """Tell whether a command (of that kind) is still at work."""
+        return any(c.alive and not c.answered and kind in (None, c.order.kind) for c in self.given)
+
     def _kill(self, command: Command) -> None:
         if command.alive and not command.answered:
             self.loop.counts["command killed half-way"] += 1

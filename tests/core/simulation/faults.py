@@ -94,12 +94,8 @@ class Faults:
         self.loop.counts["mishaps"] += 1
         fault(node.host, random)
 
-    def _node(self, host: Host) -> Node | None:
-        node = self.world.nodes[host.name]
-        return node if node is not None and node.alive else None
-
     def freeze_sidecar(self, host: Host, random: Random) -> None:
-        node = self._node(host)
+        node = self.world.living(host)
         if node is not None:
             node.freeze(self.loop.now + self.some_time(random))
 
@@ -121,7 +117,7 @@ class Faults:
         self.loop.at(until, lambda: self.world.checks.woke_up(host))
         if host.guard is not None:
             host.guard.freeze(until)
-        node = self._node(host)
+        node = self.world.living(host)
         if node is not None:
             node.freeze(until)
 
@@ -130,7 +126,7 @@ class Faults:
         host.disk_slow_until = max(host.disk_slow_until, self.loop.now + self.some_time(random))
 
     def crash_sidecar(self, host: Host, random: Random) -> None:
-        node = self._node(host)
+        node = self.world.living(host)
         if node is not None:
             self.loop.tell(host.name, "SIDECAR IS KILLED")
             node.kill()
@@ -140,7 +136,7 @@ class Faults:
     def crash_under_way(self, host: Host, random: Random) -> None:
         """Crash just after a call was sent, be back at once, and only then let the store have it."""
         self.world.network.next_ms = random.randint(150, self.ttl_ms)
-        node = self._node(host)
+        node = self.world.living(host)
         self.loop.after(1, lambda: node.kill() if node is not None else None)
         self.loop.after(random.randint(20, 120), partial(self.world.boot, host))
 
@@ -163,7 +159,7 @@ class Faults:
     def stop_sidecar(self, host: Host, random: Random) -> None:
         """SIGTERM, perhaps twice; systemd starts it again."""
         again_ms, third = self.some_time(random), self.some_time(random)
-        node = self._node(host)
+        node = self.world.living(host)
         if node is not None:
             node.signal(signal.SIGTERM)
             if random.random() < 0.3:

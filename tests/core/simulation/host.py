@@ -1,7 +1,7 @@
 """One node's guard and server tree. The guard's rules are those of `sidecar.guard.terms`."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from sidecar.core.units import Epoch, Instant
 from sidecar.guard.events import StartOrder
@@ -13,11 +13,12 @@ KILL_TAKES_MS = 50
 STUCK, STUCK_MAX_MS = 0.05, 8_000  # share of kills that last, until the guard's own end at the most
 
 
-class Times:
-    """How long the servers of a host take, in ms."""
+class Times(NamedTuple):
+    """How long the servers of a host are given, in ms."""
 
-    def __init__(self, start_timeout_ms: int, stop_timeout_ms: int, ttl_ms: int) -> None:
-        self.start_timeout_ms, self.stop_timeout_ms, self.ttl_ms = start_timeout_ms, stop_timeout_ms, ttl_ms
+    start_timeout_ms: int
+    stop_timeout_ms: int
+    ttl_ms: int
 
 
 class Tree:

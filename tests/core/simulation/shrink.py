@@ -5,9 +5,8 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from tests.core.simulation.loop import Violation
-from tests.core.simulation.world import ALL, Mercy, World
+from tests.core.simulation.world import ALL, FAULTS_MAX, Mercy, World
 
-FAULTS_MAX = 14
 TRIES_MAX = 120
 
 

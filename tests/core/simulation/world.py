@@ -1,5 +1,6 @@
 """Nodes, a store and operators; faults for a while, then none, and what must have come of it."""
 
+import signal
 from dataclasses import dataclass
 from functools import partial
 from random import Random
@@ -23,6 +24,7 @@ from tests.core.simulation.stage import staged
 from tests.core.simulation.store import Store
 
 FAULTS_TTLS = 9  # how long things go wrong
+FAULTS_MAX = 14
 RATES_PERMILLE = (990, 995, 1000, 1005, 1010)
 Settings = tuple[int, bool, Standby, int, bool, bool]  # what `config_of` takes besides the name
 SYSTEMD_MS = 1_000  # a sidecar that is down is started again
@@ -97,7 +99,7 @@ class World:
         self.commands = Commands(loop, self.store, self.network, self.hosts, self.facts, ttl_ms)
         self.faults = Faults(self)
         self._wire()
-        self._plan(random, random.randint(2, 14) if faults is None else faults)
+        self._plan(random, random.randint(2, FAULTS_MAX) if faults is None else faults)
 
     def _wire(self) -> None:
         self.store.on_release = self.checks.released
@@ -132,8 +134,7 @@ class World:
 
     def boot(self, host: Host) -> None:
         """Start the sidecar, unless it runs: systemd does."""
-        node = self.nodes[host.name]
-        if node is not None and node.alive:
+        if self.living(host) is not None:
             return
         if host.suspended:
             self.loop.at(host.suspended_until, partial(self.boot, host))
@@ -150,6 +151,11 @@ class World:
         node.on_decided = self.checks.decided
         node.before_order = self._before_order
 
+    def living(self, host: Host) -> Node | None:
+        """Return the sidecar that runs there."""
+        node = self.nodes[host.name]
+        return node if node is not None and node.alive else None
+
     def config(self, host: Host) -> Config:
         """Return the configuration of that node, as it is now."""
         return config_of(host.name, *self.configs[host.name])
@@ -158,17 +164,17 @@ class World:
         """Change the configuration file, and tell the sidecar (SIGHUP)."""
         ttl_ms, leases, standby, old, failback, _ = self.configs[host.name]
         self.configs[host.name] = (ttl_ms, leases, standby, priority or old, failback, eligible)
-        node = self.nodes[host.name]
-        if node is not None and node.alive and 1 in node.handlers:
-            node.handlers[1](1, None)
+        node = self.living(host)
+        if node is not None:
+            node.signal(signal.SIGHUP)
 
     def _before_order(self, node: Node, order: s.Action) -> None:
         if self.loop.chance(self.mishaps * (0.2 if isinstance(order, s.Renew) else 1)):
             self.faults.mishap(node, order)
 
     def _client(self, host: Host) -> GuardClient | None:
-        node = self.nodes[host.name]
-        return node.guard_client if node is not None and node.alive else None
+        node = self.living(host)
+        return None if node is None else node.guard_client
 
     def _server_started(self, host: Host, tree: Tree) -> None:
         self.facts.server_started(host.name)
@@ -185,8 +191,8 @@ class World:
             client.guard_gone(guard)
 
     def _deadline(self, host: Host, tree: Tree) -> None:
-        node = self.nodes[host.name]
-        if node is not None and node.alive:
+        node = self.living(host)
+        if node is not None:
             self.checks.killed_at_deadline(node, tree)
 
     def _server_ready(self, host: Host, tree: Tree) -> None:
@@ -276,8 +282,8 @@ class World:
         if host.guard is not None and not host.suspended:
             host.guard.frozen_until = loop.now
             loop.after(0, host.guard.thaw)
-        node = self.nodes[host.name]
-        if node is not None and node.alive and not host.suspended:
+        node = self.living(host)
+        if node is not None and not host.suspended:
             node.frozen_until = loop.now
             loop.after(1, node.thaw)
         self.configure(host, eligible=True)
@@ -294,13 +300,13 @@ class World:
         paused = ([None] if settings.paused else []) + list(settings.paused_nodes)
         for node in paused:
             self.commands.give(Order("resume", node, 12_000, 0, None, None), self.hosts[0])
-        if paused or any(not c.answered and c.alive and c.order.kind == "pause" for c in self.commands.given):
+        if paused or self.commands.pending("pause"):
             self.loop.after(1_000, self._resume_all)
 
     def repair_epoch(self) -> None:
         """An operator who sees that the store's epoch is behind raises it, until it is not."""
         if self.store.content.epoch.epoch < self._highest_mark():
-            if any(c.alive and not c.answered and c.order.kind == "raise_epoch" for c in self.commands.given):
+            if self.commands.pending("raise_epoch"):
                 self.loop.after(500, self.repair_epoch)
                 return
             host = max(self.hosts, key=lambda host: host.mark)
@@ -314,18 +320,19 @@ class World:
         """Return the nodes that say they serve, and do."""
         names = []
         for host in self.hosts:
-            node = self.nodes[host.name]
-            if node is None or not node.alive or not isinstance(node.phase, s.Serving):
+            node = self.living(host)
+            if node is None or not isinstance(node.phase, s.Serving):
                 continue
             if any(tree.role == "active" and tree.ready for tree in host.trees):
                 names.append(host.name)
         return names
 
     def _nothing_hangs(self) -> None:
-        for name, node in self.nodes.items():
-            phase = node.phase if node is not None and node.alive else None
+        for host in self.hosts:
+            node = self.living(host)
+            phase = None if node is None else node.phase
             if phase is None or isinstance(phase, s.Ending | s.Stopping | s.Promoting | s.Starting):
-                raise self.checks.violation(f"L1: {name} hangs in {phase}")
+                raise self.checks.violation(f"L1: {host.name} hangs in {phase}")
         if self._pending():
             raise self.checks.violation(f"T1: nobody concluded {self.store.content.request}")
 
@@ -339,8 +346,8 @@ class World:
         """Tell whether nothing is under way any more that would change who is active."""
         settings = self.store.content.settings
         moving = any(
-            node is None or not node.alive or isinstance(node.phase, s.Ending | s.Stopping | s.Starting)
-            for node in self.nodes.values()
+            node is None or isinstance(node.phase, s.Ending | s.Stopping | s.Starting)
+            for node in map(self.living, self.hosts)
         )
-        waiting = any(command.alive and not command.answered for command in self.commands.given)
-        return not (moving or waiting or settings.paused or settings.paused_nodes or self._pending())
+        paused = settings.paused or settings.paused_nodes
+        return not (moving or paused or self.commands.pending() or self._pending())
