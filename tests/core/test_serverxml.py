@@ -20,6 +20,7 @@ from sidecar.servers import serverxml
 from sidecar.servers.document import SIZE_MAX, BadXml, Document
 from sidecar.servers.serverxml import BACKUP, DETECTION_MS, NEW, ORIGINAL, TORN, RoleEdit
 from sidecar.servers.settings import refuse_embedded, warnings
+from tests.harness import disk
 
 ROOT = Path(__file__).parents[2]
 OWN = ROOT / "tests/data/server.xml"
@@ -334,19 +335,7 @@ def test_a_full_disk_changes_nothing(path: Path) -> None:
 
 def test_a_write_is_whole_or_not_at_all(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The content is on the disk before it gets its name, and the name before anybody goes on."""
-    steps: list[str] = []
-    sync, replace = os.fsync, os.replace
-
-    def fsync(fd: int) -> None:
-        steps.append(Path(f"/proc/self/fd/{fd}").readlink().name)
-        sync(fd)
-
-    def renames(source: Path, target: Path) -> None:
-        steps.append(f"to {Path(target).name}")
-        replace(source, target)
-
-    monkeypatch.setattr(os, "fsync", fsync)
-    monkeypatch.setattr(os, "replace", renames)
+    steps = disk.recorded(monkeypatch)
     serverxml.set_role(path, "standby")
     serverxml.set_role(path, "active")
 

@@ -3,49 +3,29 @@
 import json
 import shutil
 import urllib.error
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Self
 
 from tests.harness.process import free_port, wait_until
-from tests.harness.stores import LOOPBACK, Consul, acl
+from tests.harness.stores import LOOPBACK, Consul, Members, acl
 
 CLIENT_TOKEN = "00000000-0000-0000-0000-00000000beef"
-ELECTED_WITHIN_S = 30.0
 _POLICY = 'key_prefix "" { policy = "write" } session_prefix "" { policy = "write" } '
 _POLICY += 'node_prefix "" { policy = "read" } agent_prefix "" { policy = "read" }'
 
 
-class ConsulCluster:
-    """Three servers that elect a leader; clients use `CLIENT_TOKEN`."""
+class ConsulCluster(Members[Consul]):
+    """Three servers; clients use `CLIENT_TOKEN`."""
+
+    ELECTED_WITHIN_S = 30.0
 
     def __init__(self, folder: Path, size: int = 3, host: str = LOOPBACK) -> None:
         serf = {f"consul{n + 1}": free_port() for n in range(size)}
         self.members = [Consul(folder, extra=acl(), name=name, serf=serf, host=host) for name in serf]
 
-    @classmethod
-    @contextmanager
-    def run(cls, folder: Path, **options: Any) -> Iterator[Self]:
-        """Run the cluster for the length of the ``with`` block."""
-        cluster = cls(folder, **options)
-        try:
-            cluster.start()
-            yield cluster
-        finally:
-            for member in cluster.members:
-                member.stop()
-
-    @property
-    def urls(self) -> list[str]:
-        return [member.url for member in self.members]
-
-    def start(self) -> None:
-        """Start all servers together, and give the clients their token."""
-        for member in self.members:
-            member.process.start()
-        for member in self.members:
-            member.process.wait_ready(member.ready, ELECTED_WITHIN_S)
+    def await_ready(self) -> None:
+        """Wait until every server serves, and give the clients their token."""
+        super().await_ready()
         self.grant()
 
     def grant(self) -> None:
@@ -59,7 +39,7 @@ class ConsulCluster:
                     self._put("/v1/acl/token", {"SecretID": CLIENT_TOKEN, "Policies": [{"Name": name}]})
             return self.accepts()
 
-        wait_until(granted, "Consul takes the clients' token", ELECTED_WITHIN_S)
+        wait_until(granted, "Consul takes the clients' token", self.ELECTED_WITHIN_S)
 
     def revoke(self) -> None:
         """Delete the clients' token."""
@@ -85,21 +65,12 @@ class ConsulCluster:
             if b"already" not in error.read():  # the policy was made before
                 raise
 
-    def leader(self) -> int:
-        """Return the index of the server that leads, once there is one."""
-        wait_until(lambda: self._leader() is not None, "Consul elects a leader", ELECTED_WITHIN_S)
-        index = self._leader()
-        return self.leader() if index is None else index
-
     def _leader(self) -> int | None:
-        for member in self.members:
-            if member.process.frozen or not member.process.running():
-                continue
+        for _, member in self._up():
             with suppress(OSError, ValueError):
                 said = json.loads(member.call("GET", "/v1/status/leader"))
-                for index, one in enumerate(self.members):
-                    alive = one.process.running() and not one.process.frozen
-                    if alive and said and said.endswith(f":{one.raft_port}"):
+                for index, one in self._up():
+                    if said and said.endswith(f":{one.raft_port}"):
                         return index
         return None
 
@@ -118,13 +89,3 @@ class ConsulCluster:
             for path in member.data.iterdir():  # the folder itself may be a mount
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         self.start()
-
-    def heal(self) -> None:
-        """Undo whatever verb was left in force, on every server."""
-        for member in self.members:
-            member.thaw()
-            if not member.process.running():
-                member.process.start()
-        for member in self.members:
-            member.process.wait_ready(member.ready, ELECTED_WITHIN_S)
-        self.grant()

@@ -19,9 +19,9 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
-from tests.harness.process import STOP_WITHIN_S, Process, free_port, wait_until
+from tests.harness.process import READY_WITHIN_S, STOP_WITHIN_S, Process, free_port, wait_until
 from tests.harness.tools import ETCD34, ETCD35, Tls, libfaketime, need, tool, unique
 
 __all__ = [
@@ -297,7 +297,55 @@ class Etcd(Store):
         self._login = None
 
 
-class EtcdCluster:
+S = TypeVar("S", bound=Store)
+
+
+class Members(Generic[S]):
+    """Several servers that elect a leader, and the verbs that they have in common."""
+
+    ELECTED_WITHIN_S: ClassVar[float] = READY_WITHIN_S
+    members: list[S]
+
+    @property
+    def urls(self) -> list[str]:
+        return [member.url for member in self.members]
+
+    def start(self) -> None:
+        """Start all members together: the first one alone would wait for the second for ever."""
+        for member in self.members:
+            member.process.start()
+        self.await_ready()
+
+    def await_ready(self) -> None:
+        """Wait until every member serves."""
+        for member in self.members:
+            member.process.wait_ready(member.ready, self.ELECTED_WITHIN_S)
+
+    def leader(self) -> int:
+        """Return the index of the member that leads, once there is one."""
+        wait_until(lambda: self._leader() is not None, "a leader is elected", self.ELECTED_WITHIN_S)
+        index = self._leader()
+        return self.leader() if index is None else index
+
+    def heal(self) -> None:
+        """Undo whatever verb was left in force, on every member."""
+        for member in self.members:
+            member.thaw()
+            if not member.process.running():
+                member.process.start()
+        self.await_ready()
+
+    def _up(self) -> Iterator[tuple[int, S]]:
+        """Give those that can be asked, with their indexes."""
+        for index, member in enumerate(self.members):
+            if member.process.running() and not member.process.frozen:
+                yield index, member
+
+    def _leader(self) -> int | None:
+        raise NotImplementedError
+
+
+class EtcdCluster(Members["Etcd"]):
     """Three etcd members on this machine."""
 
     def __init__(self, folder: Path, version: str = ETCD34, size: int = 3, **options: Any) -> None:
@@ -316,25 +364,8 @@ class EtcdCluster:
             yield cluster
 
     @property
-    def urls(self) -> list[str]:
-        return [member.url for member in self.members]
-
-    @property
     def addresses(self) -> list[str]:
         return [member.address for member in self.members]
-
-    def start(self) -> None:
-        """Start all members together: the first one alone would wait for the second for ever."""
-        for member in self.members:
-            member.process.start()
-        for member in self.members:
-            member.process.wait_ready(member.ready)
-
-    def leader(self) -> int:
-        """Return the index of the member that a majority follows, once there is one."""
-        wait_until(lambda: self._leader() is not None, "etcd elects a leader")
-        index = self._leader()
-        return self.leader() if index is None else index
 
     def followers(self) -> list[int]:
         leader = self.leader()
@@ -382,21 +413,10 @@ class EtcdCluster:
             shutil.rmtree(member.data)
         self.start()
 
-    def heal(self) -> None:
-        """Undo whatever verb was left in force, on every member."""
-        for member in self.members:
-            member.thaw()
-            if not member.process.running():
-                member.process.start()
-        for member in self.members:
-            member.process.wait_ready(member.ready)
-
     def _leader(self) -> int | None:
         votes: dict[str, int] = {}
         index_of: dict[str, int] = {}
-        for index, member in enumerate(self.members):
-            if member.process.frozen or not member.process.running():
-                continue
+        for index, member in self._up():
             with suppress(OSError):
                 status = member.status()
                 index_of[status["header"]["member_id"]] = index

@@ -26,22 +26,11 @@ from sidecar.guard import events as g
 from sidecar.guard.client import GuardClient
 from tests.harness import guards
 from tests.harness.guards import NOBODY
+from tests.harness.played import RUN, listener
 from tests.harness.process import unavailable
 from tests.runtime.stubs import WITHIN_S, Inbox
 
 CLOCK = BootClock()
-RUN = {
-    "run": "r1",
-    "role": "active",
-    "epoch": 7,
-    "deadline_ms": 1 << 50,
-    "kill_margin_ms": 200,
-    "started_at_ms": 1,
-    "keeper_pid": 2,
-    "server_pid": 3,
-    "note": None,
-    "state": "running",
-}
 
 
 class FakeGuard:
@@ -50,11 +39,7 @@ class FakeGuard:
     def __init__(self, run_dir: Path, *, protocol: object = wire.PROTOCOL) -> None:
         run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
         self._protocol = protocol
-        self._listener = wire.seqpacket()
-        fd = wire.open_run_dir(str(run_dir))
-        self._listener.bind(wire.address(fd))
-        os.close(fd)
-        self._listener.listen(4)
+        self._listener = listener(run_dir)
         self.heard = Inbox()
         self.sock: socket.socket | None = None
         self._keeper: subprocess.Popen[bytes] | None = None
@@ -104,6 +89,19 @@ def sleeper(*prefix: str) -> Iterator["subprocess.Popen[bytes]"]:
         process.wait()
 
 
+@contextmanager
+def found(run_dir: Path) -> Iterator[tuple[FakeGuard, "subprocess.Popen[bytes]", Inbox]]:
+    """Attach a client to a guard that has a server; give both, its keeper, and what the client tells."""
+    guard, events = FakeGuard(run_dir), Inbox()
+    with ExitStack() as stack:
+        keeper = stack.enter_context(sleeper())
+        guard.with_server(keeper)
+        stack.callback(guard.close)
+        client = GuardClient.attach_or_spawn(run_dir, "auto", events.put)
+        stack.callback(client.close)
+        yield guard, keeper, events
+
+
 def soon(ms: int = 5_000) -> Instant:
     return Instant(CLOCK.now() + ms)
 
@@ -134,14 +132,7 @@ def test_a_guard_of_another_user_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_word_of_the_guard_is_no_proof_while_the_keeper_lives(tmp_path: Path) -> None:
-    guard, events = FakeGuard(tmp_path), Inbox()
-    with ExitStack() as stack:
-        keeper = stack.enter_context(sleeper())
-        guard.with_server(keeper)
-        stack.callback(guard.close)
-        client = GuardClient.attach_or_spawn(tmp_path, "auto", events.put)
-        stack.callback(client.close)
-
+    with found(tmp_path) as (guard, keeper, events):
         guard.say(type="exited", run="r1", status=0, killed_by=None)
         guard.say(type="answer", seq=1, order="note", run="r1", ok=False, reason="read after it")
         assert isinstance(events.next(), g.OrderRefused)
@@ -152,14 +143,7 @@ def test_the_word_of_the_guard_is_no_proof_while_the_keeper_lives(tmp_path: Path
 
 
 def test_a_keeper_that_dies_is_proof_when_the_guard_says_nothing(tmp_path: Path) -> None:
-    guard, events = FakeGuard(tmp_path), Inbox()
-    with ExitStack() as stack:
-        keeper = stack.enter_context(sleeper())
-        guard.with_server(keeper)
-        stack.callback(guard.close)
-        client = GuardClient.attach_or_spawn(tmp_path, "auto", events.put)
-        stack.callback(client.close)
-
+    with found(tmp_path) as (_, keeper, events):
         keeper.kill()
 
         assert events.next() == g.Exited("r1", None, None)
@@ -171,14 +155,7 @@ def test_a_keeper_that_dies_is_proof_when_the_guard_says_nothing(tmp_path: Path)
 def test_a_guard_that_talks_nonsense_is_lost_and_its_server_is_not_taken_for_dead(
     tmp_path: Path, frame: bytes
 ) -> None:
-    guard, events = FakeGuard(tmp_path), Inbox()
-    with ExitStack() as stack:
-        keeper = stack.enter_context(sleeper())
-        guard.with_server(keeper)
-        stack.callback(guard.close)
-        client = GuardClient.attach_or_spawn(tmp_path, "auto", events.put)
-        stack.callback(client.close)
-
+    with found(tmp_path) as (guard, keeper, events):
         assert guard.sock is not None
         guard.sock.send(frame)
 

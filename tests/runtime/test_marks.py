@@ -3,7 +3,6 @@
 Method: real files; the order of what reaches the disk is read from the calls of ``os``.
 """
 
-import os
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ import pytest
 from sidecar.core.units import Epoch
 from sidecar.errors import ConfigError
 from sidecar.runtime.marks import MarkFile
+from tests.harness import disk
 
 
 def test_what_was_kept_is_known_again(tmp_path: Path) -> None:
@@ -64,19 +64,7 @@ def test_bug_a_power_cut_could_take_the_newest_mark_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """First the content reaches the disk, then it gets its name, then the folder reaches the disk."""
-    steps: list[str] = []
-    sync, replace = os.fsync, os.replace
-
-    def fsync(fd: int) -> None:
-        steps.append(Path(f"/proc/self/fd/{fd}").readlink().name)
-        sync(fd)
-
-    def renames(source: str, target: str) -> None:
-        steps.append("rename")
-        replace(source, target)
-
-    monkeypatch.setattr(os, "fsync", fsync)
-    monkeypatch.setattr(os, "replace", renames)
+    steps = disk.recorded(monkeypatch)
     MarkFile(tmp_path, "plant-7").save(Epoch(42))
 
-    assert steps == ["plant-7.epoch.new", "rename", tmp_path.name]
+    assert steps == ["plant-7.epoch.new", "to plant-7.epoch.json", tmp_path.name]

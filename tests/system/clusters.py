@@ -1,6 +1,6 @@
 """Clusters of real sidecars for system tests: where they keep their lock, and how they are made."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,12 +29,25 @@ def backend_section(request: pytest.FixtureRequest, name: str, folder: Path) -> 
 
 
 @contextmanager
-def running(folder: Path, backend: dict[str, Any], cluster: str, **options: Any) -> Iterator[Cluster]:
-    """Run a cluster of two nodes; show the logs where the test fails; the witness judges at the end."""
+def running(
+    folder: Path,
+    backend: dict[str, Any],
+    cluster: str,
+    *,
+    start: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+    **options: Any,
+) -> Iterator[Cluster]:
+    """Run a cluster of two nodes; show the logs where the test fails; the witness judges at the end.
+
+    *start* are options of ``sidecar run``, *environment* is added to each node's, the rest is of `Cluster`.
+    """
     options = {"names": ("node-a", "node-b"), "ttl": "2s", **options}
     made = Cluster(folder / "cluster", backend, cluster=cluster, **options)
+    for node in made:
+        node.environment = environment or node.environment
     try:
-        made.start()
+        made.start(*start)
         made.await_active()
         yield made
     finally:

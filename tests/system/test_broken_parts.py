@@ -15,6 +15,7 @@ import pytest
 from sidecar.demo.cluster import Cluster, DemoNode, until
 from sidecar.guard import record
 from tests.harness.witness import one_active_at_a_time
+from tests.system.clusters import running
 
 TTL = "30s"
 """A sidecar may take long to start on a busy machine, and has to find the server before its deadline."""
@@ -25,15 +26,8 @@ def alone(request: pytest.FixtureRequest, tmp_path: Path, namespace: str) -> Ite
     """One node that is active; *param* are settings over the usual ones."""
     settings: dict[str, Any] = getattr(request, "param", {})
     store = {"backend": "local", "local": {"path": str(tmp_path / "store.db")}}
-    made = Cluster(tmp_path / "c", store, names=("node-a",), cluster=namespace, ttl=TTL, settings=settings)
-    try:
-        made.start()
-        made.await_active()
+    with running(tmp_path, store, namespace, names=("node-a",), ttl=TTL, settings=settings) as made:
         yield made
-    finally:
-        made.stop()
-        print(made["node-a"].log.read_text()[-4_000:])  # pytest shows this where the test failed
-    one_active_at_a_time(made.witness)
 
 
 def ended(node: DemoNode) -> int:

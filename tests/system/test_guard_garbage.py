@@ -26,6 +26,7 @@ from sidecar.guard.follower import Follower
 from tests.core.garbage import FIXED
 from tests.harness import guards
 from tests.harness.guards import Site
+from tests.harness.played import RUN, listener
 from tests.harness.process import wait_until
 
 CONTROL = {"order": "control", "seq": 1, "protocol": wire.PROTOCOL}
@@ -286,18 +287,6 @@ def played(tmp_path: Path) -> Iterator[Played]:
     one.close()
 
 
-RUN = {
-    "run": "r1",
-    "role": "active",
-    "epoch": 7,
-    "deadline_ms": 1 << 50,
-    "kill_margin_ms": 200,
-    "started_at_ms": 5,
-    "keeper_pid": 11,
-    "server_pid": 12,
-    "note": None,
-    "state": "running",
-}
 TOLD: tuple[dict[str, Any], ...] = (
     {"type": "started", "run": "r1", "keeper_pid": 11, "server_pid": 12},
     {"type": "exited", "run": "r1", "status": 0, "killed_by": None},
@@ -374,15 +363,11 @@ def test_a_message_of_another_shape_means_that_the_guard_is_lost(
 @contextmanager
 def _playing(folder: Path, *messages: bytes) -> Iterator[None]:
     """Be the guard in *folder* for one visitor: say these to whoever comes, and hear what he answers."""
-    fd = wire.open_run_dir(str(folder))
-    listener = wire.seqpacket()
-    listener.bind(wire.address(fd))
-    os.close(fd)
-    listener.listen(4)
+    listening = listener(folder)
 
     def serve() -> None:
         with suppress(OSError):
-            sock, _ = listener.accept()
+            sock, _ = listening.accept()
             with sock:
                 for message in messages:
                     sock.send(message)
@@ -396,7 +381,7 @@ def _playing(folder: Path, *messages: bytes) -> Iterator[None]:
         yield
     finally:
         thread.join(10)
-        listener.close()
+        listening.close()
         (folder / wire.SOCKET_NAME).unlink()
 
 

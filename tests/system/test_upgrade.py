@@ -27,6 +27,7 @@ from sidecar.standin import witness
 from tests.harness import guards
 from tests.harness.guards import Site
 from tests.harness.versions import VERSION, another
+from tests.system.clusters import running
 
 CLOCK = BootClock()
 ENDINGS = {"in order": signal.SIGTERM, "killed": signal.SIGKILL}
@@ -37,19 +38,11 @@ Environment = dict[str, str]
 def _pair(folder: Path, cluster: str, ttl: str, environment: Environment) -> Iterator[Cluster]:
     """Run two nodes that leave their servers to the next run; the witness judges at the end."""
     backend = {"backend": "local", "local": {"path": str(folder / "store.db")}}
-    made = Cluster(folder / "cluster", backend, cluster=cluster, names=("node-a", "node-b"), ttl=ttl)
-    for node in made:
-        node.environment = environment
-    try:
-        made.start("--keep-server")
+    started = running(folder, backend, cluster, ttl=ttl, start=["--keep-server"], environment=environment)
+    with started as made:
         standby = _other(made, made.await_active())
         until("the other to monitor", partial(_is, made, standby, role="standby", state="monitoring"))
         yield made
-    finally:
-        made.stop()
-        for node in made:  # pytest shows this where the test failed
-            print(f"--- {node.name}\n{node.log.read_text()[-4_000:]}")
-    assert made.verdict() == []
 
 
 def _other(cluster: Cluster, name: str) -> str:

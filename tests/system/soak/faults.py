@@ -71,9 +71,7 @@ def killing(parts: tuple[str, ...]) -> Fault:
     @contextmanager
     def killed(site: Site) -> Iterator[None]:
         found = site.find(parts)
-        for process in found:
-            with suppress(psutil.Error):
-                process.send_signal(signal.SIGKILL)
+        _signal(found, signal.SIGKILL)
         node = site.place.node
         if "sidecar" in parts and node.process is not None:
             node.process.wait()  # ours to reap
@@ -92,9 +90,7 @@ def stopping(parts: tuple[str, ...]) -> Fault:
     @contextmanager
     def stopped(site: Site) -> Iterator[None]:
         found = site.find(parts)
-        for process in found:
-            with suppress(psutil.Error):
-                process.send_signal(signal.SIGSTOP)
+        _signal(found, signal.SIGSTOP)
         try:
             try:
                 wait_until(lambda: all(map(_stopped_or_dead, found)), "stopped", STOPPED_WITHIN_S)
@@ -103,11 +99,15 @@ def stopping(parts: tuple[str, ...]) -> Fault:
             need(any(map(_lives, found)), "all were dead before they could stop")
             yield
         finally:
-            for process in found:
-                with suppress(psutil.Error):
-                    process.send_signal(signal.SIGCONT)
+            _signal(found, signal.SIGCONT)
 
     return stopped
+
+
+def _signal(processes: list[psutil.Process], number: signal.Signals) -> None:
+    for process in processes:
+        with suppress(psutil.Error):
+            process.send_signal(number)
 
 
 def _lives(process: psutil.Process) -> bool:

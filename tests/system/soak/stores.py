@@ -20,7 +20,7 @@ from tests.harness.fabric import STORES
 from tests.harness.process import Process, wait_until
 from tests.harness.stores import EtcdCluster
 from tests.harness.tools import ETCD34
-from tests.system.soak.faults import need
+from tests.system.soak.faults import NotInjected, need
 
 USER, PASSWORD = "sidecar", "secret-of-sidecar"
 CONSUL_DISK = "24m"
@@ -111,6 +111,12 @@ class _Members:
         need(before.isdisjoint(member.process.pid for member in self.cluster.members), "the same processes")
         yield
 
+    def _gone_back(self, go_back: Callable[[], None], why: str) -> None:
+        """Let the store go back; what was written just before must not be there any more."""
+        self.cluster.members[self.cluster.leader()].put(MARKER, "x")
+        go_back()
+        need(self.cluster.members[self.cluster.leader()].get(MARKER) is None, why)
+
     def heal(self) -> None:
         self.cluster.heal()
 
@@ -200,19 +206,16 @@ class EtcdStore(_Members):
     @contextmanager
     def restored(self) -> Iterator[None]:
         need(self._snapshot.exists(), "no snapshot was taken yet")
-        self.cluster.members[self.cluster.leader()].put(MARKER, "x")
-        self.cluster.restore(self._snapshot)
-        need(
-            self.cluster.members[self.cluster.leader()].get(MARKER) is None, "what came after is still there"
-        )
+        self._gone_back(lambda: self.cluster.restore(self._snapshot), "what came after is still there")
         yield
 
     @contextmanager
     def wiped(self) -> Iterator[None]:
-        self.cluster.members[self.cluster.leader()].put(MARKER, "x")
-        self.cluster.wipe()
-        self.cluster.enable_auth(USER, PASSWORD)
-        need(self.cluster.members[self.cluster.leader()].get(MARKER) is None, "the data is still there")
+        def wipe() -> None:
+            self.cluster.wipe()
+            self.cluster.enable_auth(USER, PASSWORD)
+
+        self._gone_back(wipe, "the data is still there")
         yield
 
 
@@ -284,20 +287,15 @@ class ConsulStore(_Members):
 
     @contextmanager
     def restored(self) -> Iterator[None]:
-        need(self._snapshot is not None, "no snapshot was taken yet")
-        assert self._snapshot is not None
-        self.cluster.members[self.cluster.leader()].put(MARKER, "x")
-        self.cluster.restore(self._snapshot)
-        need(
-            self.cluster.members[self.cluster.leader()].get(MARKER) is None, "what came after is still there"
-        )
+        snapshot = self._snapshot
+        if snapshot is None:
+            raise NotInjected("no snapshot was taken yet")
+        self._gone_back(lambda: self.cluster.restore(snapshot), "what came after is still there")
         yield
 
     @contextmanager
     def wiped(self) -> Iterator[None]:
-        self.cluster.members[self.cluster.leader()].put(MARKER, "x")
-        self.cluster.wipe()
-        need(self.cluster.members[self.cluster.leader()].get(MARKER) is None, "the data is still there")
+        self._gone_back(self.cluster.wipe, "the data is still there")
         yield
 
 
