@@ -81,7 +81,7 @@ def control(by: str) -> Outcome:
 
 
 def _settled(by: str, tree: Path) -> Outcome:
-    """Run it, and once more where it said nothing: a full run takes hours, a killed trial must not spoil it."""
+    """Run it, and once more where it said nothing: one killed trial must not spoil a run of hours."""
     outcome = _run(by, tree)
     return outcome if outcome.verdict != "no verdict" else _run(by, tree)
 
