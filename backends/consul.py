@@ -68,7 +68,8 @@ def connect(settings: BackendSettings, clock: Clock) -> "ConsulBackend":
     Raises:
         ConfigError: An option is unknown, of the wrong type or unusable; names the key.
     """
-    return ConsulBackend(client(settings.options, clock), root(settings), clock)
+    prefix = root(settings)
+    return ConsulBackend(client(settings.options, prefix, clock), prefix, clock)
 
 
 class ConsulBackend:
@@ -297,10 +298,12 @@ class ConsulBackend:
         return self._known()
 
     def _refresh(self, deadline: Instant) -> bool:
-        began = self._board.begin()
+        began, token = self._board.begin(), self._client.current_token
         found = self._client.get_trees([self._prefix + key for key in VIEW_KEYS], deadline)
         if not found:  # without rights one is shown an empty store; this call says so
             self._client.exists(self._prefix + LOCK, deadline)
+            if self._client.current_token != token:  # it was asked for with another
+                return False
         received_at = self._clock.now()
         return self._board.take(began, self._entries(found), received_at)
 
@@ -321,9 +324,9 @@ class ConsulBackend:
             NotHolder: It does not.
         """
         standing = self._look(deadline)
-        if standing.lease_index == 0:
-            # A token that lost its rights sees nothing: ask in the way that says so.
-            self._client.exists(self._prefix + LOCK, deadline)
+        # A token that lost its rights sees nothing: ask in the way that says so, or takes the next token.
+        if standing.lease_index == 0 and self._client.exists(self._prefix + LOCK, deadline):
+            standing = self._look(deadline)
         if not standing.is_of(hold, broken_too=broken_too):
             raise NotHolder(f"{LOCK}: not held by {hold.node} at epoch {hold.epoch}")
         return standing
