@@ -200,6 +200,19 @@ def test_a_token_of_consul_is_replaced_before_and_after_the_old_one_ends(vault_c
                 assert all(isinstance(error, Denied) for error in holder.errors)
 
 
+def test_a_token_without_rights_saw_nothing_and_the_next_one_looks_again(
+    vault_consul: SecuredConsul, tmp_path: Path
+) -> None:
+    """What it did not see must not be taken for an empty store once the file has a better one."""
+    make_token(vault_consul, "blind", f'key_prefix "{PREFIX}/other/" {{ policy = "read" }}', tmp_path / "t")
+    with connected(vault_consul, options={"token_file": str(tmp_path / "t")}) as backend:
+        with connected(vault_consul) as other, holding(other):
+            make_token(vault_consul, "", "", tmp_path / "t")
+            view = backend.read(deadline=soon())
+            assert view.lock is not None
+            assert view.lock.node == "a"
+
+
 def test_certificates_are_replaced_under_a_holder(vault: Vault) -> None:
     """All of them: the client's (of an authority that is new), the server's, and whom both trust."""
     next_authority = Authority()
