@@ -238,8 +238,8 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # the library has no ty
             if isinstance(error, ssl.SSLError) and "ALERT" in (error.reason or ""):
                 # TLS 1.3: the server's last word on the handshake comes after ours, and it did not agree
                 return NotSent(f"{self.address}: {what}")
-            if isinstance(error, ConnectionError):
-                what += ": a client certificate that is missing or not accepted?"
+            if isinstance(error, ConnectionError | ssl.SSLEOFError) and self._credentials.tls is not None:
+                what += f"; perhaps {self._credentials.tls.refused()}"
         kind = OutcomeUnknown if call.writes else NotSent
         return kind(f"{self.address}: {what}")
 

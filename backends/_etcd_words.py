@@ -34,7 +34,9 @@ class Words:
         return text[:REASON_CHARS]
 
     def _guesses(self) -> dict[str, str]:
-        who = f" (user {self.username})" if self.username is not None else ""
+        who = f" (user {self.username})"
+        if self.username is None:
+            who = "; set etcd.username and etcd.password_file"
         return {
             "connection refused": "connection refused: is etcd running there?",
             "no leader": "etcd has no leader: fewer than half of its members reach each other",

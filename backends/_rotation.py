@@ -20,7 +20,7 @@ from sidecar.config.files import read_file, reason
 from sidecar.core.units import Instant
 from sidecar.errors import BackendError, ConfigError
 
-LOOK_EVERY_S = 2.0  # how long a new file may go unseen; a look is one system call for each file
+LOOK_EVERY_S = 1.0  # how long a new file may go unseen; a look is one system call for each file
 REFUSED_WAIT_MS = 500  # at most, of a refused request for a look at its file; more would use up its deadline
 TRY_MS = 2_000  # for the store to accept new files, before that is tried again at the next look
 SIZE_MAX = 1 << 20

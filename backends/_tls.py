@@ -96,10 +96,11 @@ class Files:
                 f"give one that it is for in {self.section}.{where}, or renew it there with this one"
             )
         if any(part in lower for part in CLIENT_REFUSED):
-            return f"TLS: {self._refused()}"
+            return f"TLS: {self.refused()}"
         return None
 
-    def _refused(self) -> str:
+    def refused(self) -> str:
+        """Return what may be wrong with our certificate, where the server does not accept it."""
         section = self.section
         if self.cert_file is None:
             return f"the server wants a client certificate: set {section}.cert_file and {section}.key_file"

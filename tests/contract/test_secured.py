@@ -36,8 +36,8 @@ from tests.harness.secured import CLUSTER, SecuredConsul, SecuredEtcd
 from tests.harness.stores import ETCD34, ETCD35, b64
 from tests.harness.tools import Tls
 
-TTL_MS, TIMEOUT_MS = 6_000, 900  # of the holder
-SHORT = datetime.timedelta(seconds=5)
+TTL_MS, TIMEOUT_MS = 12_000, 1_800  # of the holder: as the defaults divide a lease
+SHORT = datetime.timedelta(seconds=3)
 Vault = SecuredEtcd | SecuredConsul
 
 
@@ -111,18 +111,14 @@ def store(request: pytest.FixtureRequest) -> Store:
 
 test_c1 = clauses.test_c1_each_acquisition_gets_a_larger_epoch
 test_c2 = clauses.test_c2_asking_again_while_holding_keeps_the_epoch
-test_c3_race = clauses.test_c3_a_lost_race_names_the_holder_and_changes_nothing
 test_c3_release = clauses.test_c3_release_frees_the_lock_at_once
 test_c4 = clauses.test_c4_the_same_instance_at_another_epoch_is_not_that_hold
 test_c6 = clauses.test_c6_a_broken_lock_stops_the_holder_and_is_not_free
-test_c7 = clauses.test_c7_a_store_behind_the_floor_is_refused
 test_c10 = clauses.test_c10_a_change_wakes_whoever_waits
 test_c11 = clauses.test_c11_with_a_hold_only_while_it_is_valid
 test_c12 = clauses.test_c12_withdraw_takes_back_ones_own_alone
-test_c14 = clauses.test_c14_clusters_do_not_see_each_other
 test_c15 = clauses.test_c15_close_ends_what_is_under_way_and_may_be_repeated
 test_history = clauses.test_history_leaves_out_what_cannot_be_read
-test_info = clauses.test_info_says_what_is_there
 
 
 def test_the_rights_on_the_page_are_enough_for_every_call_and_reach_nothing_else(vault: Vault) -> None:
@@ -205,57 +201,59 @@ def test_a_token_without_rights_saw_nothing_and_the_next_one_looks_again(
 ) -> None:
     """What it did not see must not be taken for an empty store once the file has a better one."""
     make_token(vault_consul, "blind", f'key_prefix "{PREFIX}/other/" {{ policy = "read" }}', tmp_path / "t")
-    with connected(vault_consul, options={"token_file": str(tmp_path / "t")}) as backend:
-        with connected(vault_consul) as other, holding(other):
-            make_token(vault_consul, "", "", tmp_path / "t")
-            view = backend.read(deadline=soon())
-            assert view.lock is not None
-            assert view.lock.node == "a"
+    with (
+        connected(vault_consul, options={"token_file": str(tmp_path / "t")}) as backend,
+        connected(vault_consul) as other,
+        holding(other),
+    ):
+        make_token(vault_consul, "", "", tmp_path / "t")
+        view = backend.read(deadline=soon())
+        assert view.lock is not None
+        assert view.lock.node == "a"
 
 
+@pytest.mark.parametrize("vault", ["etcd34", "consul"], indirect=True)
 def test_certificates_are_replaced_under_a_holder(vault: Vault) -> None:
     """All of them: the client's (of an authority that is new), the server's, and whom both trust."""
     next_authority = Authority()
     both = vault.authority.pem + next_authority.pem
     short = vault.authority.issue(vault.folder / "client", lives=SHORT)
-    with Proxy(vault.store.host_port) as proxy, connected(vault, through=proxy) as backend:
-        with holding(backend) as holder:
-            old, before = vault.folder / "old.pem", proxy.connections
-            replace(old, short.cert.read_bytes())
-            # one file after the other, the pair not matching for a while: what is in force stays
-            new = vault.authority.issue(vault.folder / "new")
-            replace(short.cert, new.cert.read_bytes())
-            replace(short.key, new.key.read_bytes())
-            replace(short.ca, both)
-            wait_until(lambda: proxy.connections > before, "connected again", 3 * LOOK_EVERY_S)
-            holder.renewed()
-            assert holder.errors == [], "the old connection served until the new one did"
-            assert not has_expired(str(old)), "before the end of the old certificate"
-            wait_until(lambda: has_expired(str(old)), "the old certificate has ended")
-            replace_server(vault, next_authority)
-            proxy.cut()
-            proxy.heal()
-            holder.renewed()
-        replace_server(vault, vault.authority)
-        vault.authority.issue(vault.folder / "client")
-
-
-def test_files_that_the_store_does_not_accept_leave_those_before_in_force(vault: Vault) -> None:
     with (
+        restored(vault),
         Proxy(vault.store.host_port) as proxy,
         connected(vault, through=proxy) as backend,
         holding(backend) as holder,
     ):
-        before = proxy.connections
-        Authority().issue(vault.folder / "client")
-        wait_until(lambda: proxy.connections > before, "tried", 3 * LOOK_EVERY_S)
+        old, before = vault.folder / "old.pem", proxy.connections
+        replace(old, short.cert.read_bytes())
+        # one file after the other, the pair not matching for a while: what is in force stays
+        new = vault.authority.issue(vault.folder / "new")
+        replace(short.cert, new.cert.read_bytes())
+        replace(short.key, new.key.read_bytes())
+        replace(short.ca, both)
+        wait_until(lambda: proxy.connections > before, "connected again", 3 * LOOK_EVERY_S)
         holder.renewed()
-        assert holder.errors == []
-        tried = proxy.connections
-        vault.authority.issue(vault.folder / "client")
-        wait_until(lambda: proxy.connections > tried, "tried again", 3 * LOOK_EVERY_S)
+        assert holder.errors == [], "the old connection served until the new one did"
+        wait_until(lambda: has_expired(str(old)), "the old certificate has ended")
+        replace_server(vault, next_authority)
+        proxy.cut()
         holder.renewed()
-        assert holder.errors == []
+
+
+@pytest.mark.parametrize("vault", ["etcd35", "consul"], indirect=True)
+def test_files_that_the_store_does_not_accept_leave_those_before_in_force(vault: Vault) -> None:
+    with (
+        restored(vault),
+        Proxy(vault.store.host_port) as proxy,
+        connected(vault, through=proxy) as backend,
+        holding(backend) as holder,
+    ):
+        for authority in (Authority(), vault.authority):
+            before = proxy.connections
+            authority.issue(vault.folder / "client")
+            wait_until(lambda before=before: proxy.connections > before, "tried", 3 * LOOK_EVERY_S)  # type: ignore[misc]
+            holder.renewed()
+            assert holder.errors == []
 
 
 # ---- what is said
@@ -282,17 +280,13 @@ def ended_certificate(vault: Vault, folder: Path) -> Options:
     return {"cert_file": str(tls.cert), "key_file": str(tls.key)}
 
 
-# A server that closes before it has read our request may reset the connection over its own last words.
-RESET = "a client certificate that is missing or not accepted"
-
-
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
         (wrong_ca, r"the server's certificate is signed by none of (etcd|consul)\.ca_file /"),
-        (no_certificate, rf"a client certificate: set (etcd|consul)\.cert_file and|{RESET}"),
-        (foreign_certificate, rf"refuses the client certificate (etcd|consul)\.cert_file /|{RESET}"),
-        (ended_certificate, rf"client certificate (etcd|consul)\.cert_file \S+ has expired: renew|{RESET}"),
+        (no_certificate, r"the server wants a client certificate: set (etcd|consul)\.cert_file and"),
+        (foreign_certificate, r"the server refuses the client certificate (etcd|consul)\.cert_file /"),
+        (ended_certificate, r"the client certificate (etcd|consul)\.cert_file \S+ has expired: renew it"),
     ],
     ids=["authority", "no certificate", "of a stranger", "expired"],
 )
@@ -311,11 +305,9 @@ def test_certificates_that_are_wrong_here(
     ids=["expired", "another name"],
 )
 def test_certificates_that_are_wrong_there(vault: Vault, made: dict[str, Any], says: str) -> None:
-    replace_server(vault, vault.authority, **made)
-    try:
+    with restored(vault):
+        replace_server(vault, vault.authority, **made)
         assert_said(vault, says)
-    finally:
-        replace_server(vault, vault.authority)
 
 
 def test_a_password_or_right_that_is_wrong(vault_etcd: SecuredEtcd, tmp_path: Path) -> None:
@@ -324,7 +316,7 @@ def test_a_password_or_right_that_is_wrong(vault_etcd: SecuredEtcd, tmp_path: Pa
     assert_said(vault_etcd, says, Denied, options={"password_file": str(tmp_path / "password")})
     says = f"permission denied: .* readwrite on the keys below /{PREFIX}/other/ \\(user aggregate-sidecar\\)"
     assert_said(vault_etcd, says, Denied, "other")
-    says = r"etcd wants a user: set etcd\.username and etcd\.password_file"
+    says = r"set etcd\.username and etcd\.password_file"
     assert_said(vault_etcd, says, Denied, options={"username": None, "password_file": None})
 
 
@@ -379,7 +371,7 @@ def assert_said(
                 call()
             assert now() - asked_at < 1_700
             line = str(caught.value)
-            assert isinstance(caught.value, kind) or RESET in line, repr(caught.value)
+            assert isinstance(caught.value, kind), repr(caught.value)
             assert re.search(says, line), line
             assert vault.store.address in line
             assert "\n" not in line
@@ -436,6 +428,16 @@ class Holder:
         self._end.set()
         self._go.set()
         self._thread.join(5)
+
+
+@contextmanager
+def restored(vault: Vault) -> Iterator[None]:
+    """Leave the server and its clients with certificates of the one authority."""
+    try:
+        yield
+    finally:
+        replace_server(vault, vault.authority)
+        vault.authority.issue(vault.folder / "client")
 
 
 @contextmanager

@@ -92,7 +92,7 @@ MUTANTS = (
     Mutant("consul: a session is taken for alive", "backends/_consul_presence.py", "            self._forget(record.node)\n        raise NotSent", "        raise NotSent", f"{LEASE}::test_presence_is_bound_to_a_session_of_its_own"),
     Mutant("consul: a document is written without the hold", "backends/consul.py", "                guard = (Op(\"check-index\", self._prefix + LOCK, index=standing.lease_index),)", "                guard = ()", f"{CLAUSES} -k c11_with_a_hold and consul"),
     # credentials replaced at run time
-    Mutant("etcd: certificates that are refused are used", "backends/_etcd_client.py", "if error is None or error.code() not in UNREACHED:", "if True:", f"{SECURED} -k leave_those_before and etcd34"),
+    Mutant("etcd: certificates that are refused are used", "backends/_etcd_client.py", "if error is None or error.code() not in UNREACHED:", "if True:", f"{SECURED} -k leave_those_before and etcd35"),
     Mutant("etcd: a password is read once", "backends/_etcd_client.py", "        if self._login.password_file is not None:\n            self._password = self._login.password_file.read()\n\n    def _take_files", "        pass\n\n    def _take_files", f"{SECURED} -k a_password_is_changed"),
     Mutant("etcd: a connection outlives its certificate", "backends/_etcd_channel.py", "            self._channel = to\n", "", f"{SECURED} -k certificates_are_replaced and etcd34"),
     Mutant("consul: a token is read once", "backends/_consul_transport.py", "            self._token = token\n", "            self._token = self._token or token\n", f"{SECURED} -k a_token_of_consul"),
