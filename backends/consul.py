@@ -45,13 +45,7 @@ from sidecar.clock import Backoff, Clock
 from sidecar.core.model import EpochRecord, HistoryEntry, NodeRecord, Request, Settings, View
 from sidecar.core.units import NO_EPOCH, Epoch, Instant
 from sidecar.documents import encode
-from sidecar.errors import (
-    BackendError,
-    Conflict,
-    NotHolder,
-    NotSent,
-    OutcomeUnknown,
-)
+from sidecar.errors import BackendError, Conflict, NotHolder, NotSent, OutcomeUnknown
 from sidecar.ports import BackendInfo, BackendSettings, Grant, HeldBy, Hold
 
 WAIT_MAX_MS = 5_000  # of one blocking query: after a restore it waits for an index that is far off
@@ -68,8 +62,7 @@ def connect(settings: BackendSettings, clock: Clock) -> "ConsulBackend":
     Raises:
         ConfigError: An option is unknown, of the wrong type or unusable; names the key.
     """
-    prefix = root(settings)
-    return ConsulBackend(client(settings.options, prefix, clock), prefix, clock)
+    return ConsulBackend(client(settings.options, root(settings), clock), root(settings), clock)
 
 
 class ConsulBackend:
@@ -302,8 +295,8 @@ class ConsulBackend:
         found = self._client.get_trees([self._prefix + key for key in VIEW_KEYS], deadline)
         if not found:  # without rights one is shown an empty store; this call says so
             self._client.exists(self._prefix + LOCK, deadline)
-            if self._client.current_token != token:  # it was asked for with another
-                return False
+            if self._client.current_token != token:
+                return False  # it was asked for with another
         received_at = self._clock.now()
         return self._board.take(began, self._entries(found), received_at)
 
