@@ -14,12 +14,13 @@ import msgspec
 from consul import base
 from consul.exceptions import NotFound
 
-from backends._consul_transport import Address, Rejected, Transport
+from backends._consul_connection import Address, Credentials
+from backends._consul_transport import Rejected, Transport
 from sidecar.clock import Clock
 from sidecar.core.units import Instant
 from sidecar.errors import Denied, OutcomeUnknown
 
-__all__ = ["Address", "Client", "Op", "Rejected", "SessionGone", "Stored"]
+__all__ = ["Client", "Op", "Rejected", "SessionGone", "Stored"]
 
 
 class Stored(msgspec.Struct, frozen=True):
@@ -73,8 +74,10 @@ class _Txn(msgspec.Struct, rename="pascal"):
 class Client(base.Consul):  # type: ignore[misc]
     """The few calls the backend makes, typed. Each takes the total deadline of the call."""
 
-    def __init__(self, address: Address, token: str | None, datacenter: str | None, clock: Clock) -> None:
-        self._transport = Transport(address, token, datacenter, clock)
+    def __init__(
+        self, address: Address, credentials: Credentials, datacenter: str | None, clock: Clock
+    ) -> None:
+        self._transport = Transport(address, credentials, datacenter, clock)
         super().__init__(
             address.host, address.port, scheme=address.scheme, consistency="consistent", verify=True
         )
@@ -88,6 +91,11 @@ class Client(base.Consul):  # type: ignore[misc]
     def address(self) -> Address:
         """Return where it talks to."""
         return self._transport.address
+
+    @property
+    def current_token(self) -> str | None:
+        """Return the token that the next request will have."""
+        return self._transport.token
 
     @property
     def closed(self) -> threading.Event:

@@ -1,12 +1,13 @@
 """The ``consul`` section of the configuration, checked, as a client. Touches files, not the network."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from backends import _tls
-from backends._consul_client import Address, Client
+from backends._consul_client import Client
+from backends._consul_connection import Address, Credentials
+from backends._rotation import SecretFile
+from backends._tls import Files
 from backends.shared import known_options, text_option
 from sidecar.clock import Clock
 from sidecar.errors import ConfigError
@@ -17,8 +18,8 @@ PORT = 8500
 OPTIONS = ("address", "token", "token_file", "datacenter", "ca_file", "cert_file", "key_file")
 
 
-def client(options: Mapping[str, object], clock: Clock) -> Client:
-    """Return the client that *options* describe.
+def client(options: Mapping[str, object], prefix: str, clock: Clock) -> Client:
+    """Return the client that *options* describe, for the keys below *prefix*.
 
     Raises:
         ConfigError: An option is unknown, of the wrong type or unusable; names the key.
@@ -30,12 +31,17 @@ def client(options: Mapping[str, object], clock: Clock) -> Client:
         for name, value in files.items():
             if value is not None:
                 raise ConfigError(f"consul.{name}: useless without an https:// consul.address")
-    token = text_option("consul", options, "token") or _token(text_option("consul", options, "token_file"))
+    token, path = text_option("consul", options, "token"), text_option("consul", options, "token_file")
     if token is not None and not (token.isascii() and token.isprintable() and " " not in token):
-        raise ConfigError("consul.token_file: a token is one word of printable ASCII")
-    tls = _tls.context("consul", **files) if scheme == "https" else None
+        raise ConfigError("consul.token: a token is one word of printable ASCII")
+    credentials = Credentials(
+        prefix,
+        token,
+        SecretFile("consul.token_file", path) if path is not None and token is None else None,
+        Files.of("consul", files) if scheme == "https" else None,
+    )
     return Client(
-        Address(scheme, host, port, tls), token, text_option("consul", options, "datacenter"), clock
+        Address(scheme, host, port), credentials, text_option("consul", options, "datacenter"), clock
     )
 
 
@@ -52,16 +58,3 @@ def _address(address: str) -> tuple[Literal["http", "https"], str, int]:
     if parts.scheme not in ("http", "https") or not host or extra:
         raise ConfigError(f"{wrong}, got {address!r}")
     return ("https" if parts.scheme == "https" else "http"), host, port
-
-
-def _token(path: str | None) -> str | None:
-    if path is None:
-        return None
-    try:
-        token = Path(path).read_text(encoding="utf-8").strip()
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a text"
-        raise ConfigError(f"consul.token_file: {path}: {reason}") from error
-    if not token:
-        raise ConfigError(f"consul.token_file: {path} is empty")
-    return token

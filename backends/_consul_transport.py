@@ -17,43 +17,28 @@ daemon thread until the resolver gives up.
 """
 
 import http.client
-import io
 import ipaddress
-import select
 import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 from consul import base
 from consul.exceptions import ConsulException, NotFound
 
+from backends._consul_connection import Address, Connection, Credentials, Resolution
+from backends._rotation import TRY_MS, Rotation
 from sidecar.clock import Clock, left_s
 from sidecar.core.units import Instant
-from sidecar.errors import BackendError, Denied, NotSent, OutcomeUnknown
+from sidecar.errors import BackendError, ConfigError, Denied, NotSent, OutcomeUnknown
 
 BODY_MAX_BYTES = 32 * 1024 * 1024  # 1000 history entries are 0.5 MB; more is no answer of ours
 IDLE_MAX = 4  # kept connections: renewals, a blocking query, publishing, one command
-NEEDED = "consul.token_file has to name a token with write on the keys of the cluster"
 DETAIL_MAX = 200  # characters of an error's body that go into a message
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where the agent is and how it is trusted."""
-
-    scheme: Literal["http", "https"]
-    host: str
-    port: int
-    tls: ssl.SSLContext | None = None
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.scheme}://{host}:{self.port}"
 
 
 class Rejected(Exception):
@@ -79,57 +64,39 @@ class _Call:
     writes: bool
 
 
-class _Timed(io.RawIOBase):
-    """Reads a socket; each operation gets what is left of the call's deadline."""
-
-    def __init__(self, sock: socket.socket, left: Callable[[], float]) -> None:
-        self._sock, self._left = sock, left
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        self._sock.settimeout(self._left())
-        return self._sock.recv_into(buffer)
-
-
-class _Connection:
-    """One HTTP connection, used by one call at a time."""
-
-    def __init__(self, sock: socket.socket, left: Callable[[], float]) -> None:
-        self.sock, self.left = sock, left
-        self.used = False  # it has carried a whole exchange already
-
-    # The two methods http.client wants of a socket.
-    def makefile(self, _mode: str) -> io.BufferedReader:
-        return io.BufferedReader(_Timed(self.sock, lambda: self.left()), 65_536)
-
-    def sendall(self, data: bytes) -> None:
-        self.sock.settimeout(self.left())
-        self.sock.sendall(data)
-
-    def close(self) -> None:
-        """Do nothing: `Transport` owns it."""
-
-    def stale(self) -> bool:
-        """Tell whether the peer has closed it, or sent what nobody asked for."""
-        poll = select.poll()
-        poll.register(self.sock, select.POLLIN)
-        return bool(poll.poll(0))
-
-
 class Transport(base.HTTPClient):  # type: ignore[misc]  # the library has no types
     """Carries py-consul's requests; ``until`` says how long and whether they change anything."""
 
-    def __init__(self, address: Address, token: str | None, datacenter: str | None, clock: Clock) -> None:
+    def __init__(
+        self, address: Address, credentials: Credentials, datacenter: str | None, clock: Clock
+    ) -> None:
+        """Read the files that *credentials* names.
+
+        Raises:
+            ConfigError: One cannot be read or used; names the key.
+        """
         super().__init__(address.host, address.port, address.scheme)
         self.address, self.closed = address, threading.Event()
-        self._token, self._datacenter, self._clock = token, datacenter, clock
+        self._credentials, self._datacenter, self._clock = credentials, datacenter, clock
+        self._rotation = Rotation(clock)
+        self._token, self._used_tokens = credentials.token, {credentials.token}
+        self._tls: ssl.SSLContext | None = None
         self._lock = threading.Lock()
-        self._idle: list[_Connection] = []
+        self._idle: list[Connection] = []
         self._open: set[socket.socket] = set()
-        self._resolving: _Resolution | None = None
+        self._resolving: Resolution | None = None
         self._call = threading.local()
+        if credentials.token_file is not None:
+            self._rotation.add([credentials.token_file.path], self._take_token)
+            self._take_token()
+        if credentials.tls is not None:
+            self._rotation.add(credentials.tls.paths, self._take_files)
+            self._tls = credentials.tls.context()
+
+    @property
+    def token(self) -> str | None:
+        """Return the token that the next request will have."""
+        return self._token
 
     @contextmanager
     def until(self, deadline: Instant, *, writes: bool) -> Iterator[None]:
@@ -166,6 +133,7 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # the library has no ty
 
     def close(self) -> None:
         """End every call under way and every one to come."""
+        self._rotation.close()
         with self._lock:
             self.closed.set()
             open_now, self._idle = tuple(self._open), []
@@ -185,6 +153,17 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # the library has no ty
         if path == "/v1/txn" and not call.writes:
             params.append(("consistent", "1"))
         target = self.uri(path, params)[len(self.base_uri) :]
+        self._rotation.start()
+        token = self._token
+        try:
+            return self._send(call, method, path, target, body)
+        except Denied:
+            self._rotation.look(call.deadline)
+            if self._token == token:
+                raise
+            return self._send(call, method, path, target, body)
+
+    def _send(self, call: _Call, method: str, path: str, target: str, body: bytes) -> base.Response:
         while True:
             connection = self._connection(call)
             try:
@@ -194,7 +173,7 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # the library has no ty
             return self._judge(call, path, answer)
 
     def _exchange(
-        self, connection: _Connection, call: _Call, method: str, target: str, body: bytes
+        self, connection: Connection, call: _Call, method: str, target: str, body: bytes
     ) -> base.Response:
         """Send one request and read its answer."""
         wire = http.client.HTTPConnection(self.address.host, self.address.port)
@@ -216,7 +195,7 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # the library has no ty
             died = connection.used and not answered and not isinstance(error, TimeoutError)
             if died and not call.writes and not self.closed.is_set():
                 raise _Unanswered from error
-            raise self._lost(call, error) from error
+            raise self._lost(call, error, connection) from error
         finally:
             self._put_back(connection, keep)
 
@@ -227,7 +206,7 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # the library has no ty
             return answer
         detail = f"{self.address}: {code} {self._plain(body)}"
         if code in (401, 403):
-            raise Denied(f"{detail}: {NEEDED}")
+            raise Denied(f"{detail}: {self._needed()}")
         if code == 404:
             raise NotSent(f"{detail}: is that Consul's HTTP API?")
         if code == 409:
@@ -246,11 +225,21 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # the library has no ty
         except msgspec.MsgspecError:
             return NotSent(detail)
         if any("Permission denied" in e.what or "ACL not found" in e.what for e in errors):
-            return Denied(f"{self.address}: permission denied: {NEEDED}")
+            return Denied(f"{self.address}: permission denied: {self._needed()}")
         return Rejected(tuple(e.op_index for e in errors), self._plain("; ".join(e.what for e in errors)))
 
-    def _lost(self, call: _Call, error: Exception) -> BackendError:
+    def _needed(self) -> str:
+        keys = f"consul.token_file has to name a token with write on key_prefix {self._credentials.prefix}"
+        return f"{keys} and on sessions; the file is read again by itself"
+
+    def _lost(self, call: _Call, error: Exception, connection: Connection) -> BackendError:
         what = "closed while a call was under way" if self.closed.is_set() else self._why(error)
+        if connection.tls is not None and not connection.used:
+            if isinstance(error, ssl.SSLError) and "ALERT" in (error.reason or ""):
+                # TLS 1.3: the server's last word on the handshake comes after ours, and it did not agree
+                return NotSent(f"{self.address}: {what}")
+            if isinstance(error, ConnectionError | ssl.SSLEOFError) and self._credentials.tls is not None:
+                what += f"; perhaps {self._credentials.tls.refused()}"
         kind = OutcomeUnknown if call.writes else NotSent
         return kind(f"{self.address}: {what}")
 
@@ -262,62 +251,104 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # the library has no ty
             return "no TLS there: use http://, or the port that has it"
         if isinstance(error, ConnectionRefusedError):
             return "connection refused: is Consul running there?"
+        if isinstance(error, ssl.SSLError) and self._credentials.tls is not None:
+            told = self._credentials.tls.explain(str(error))
+            if told is not None:
+                return told
         return self._plain((isinstance(error, OSError) and error.strerror) or str(error) or repr(error))
 
     def _plain(self, text: str) -> str:
         """Return *text* as part of a one-line message without the secret."""
         line = " ".join(text.split())
-        if self._token:
-            line = line.replace(self._token, "***")
+        for token in filter(None, self._used_tokens):
+            line = line.replace(token, "***")
         return line[:DETAIL_MAX]
 
-    # Connections.
-    def _connection(self, call: _Call) -> _Connection:
-        def left() -> float:
-            rest = left_s(call.deadline, self._clock)
-            if rest <= 0:
-                raise TimeoutError("no answer in time")
-            return rest
+    # Files replaced while we run.
+    def _take_token(self) -> None:
+        if self._credentials.token_file is not None:
+            token = self._credentials.token_file.read()
+            if not (token.isascii() and " " not in token):
+                raise ConfigError("consul.token_file: a token is one word of printable ASCII")
+            self._used_tokens |= {token}
+            self._token = token
 
+    def _take_files(self) -> None:
+        """Connect with the files as they are now, and if Consul answers, never again with those before.
+
+        Raises:
+            ConfigError: They cannot be used.
+            NotSent: Consul does not accept them, or does not answer.
+        """
+        assert self._credentials.tls is not None, "only called where there are files"
+        tls = self._credentials.tls.context()
+        call = _Call(Instant(self._clock.now() + TRY_MS), writes=False)
+        try:
+            connection = self._connect(self._left(call.deadline), tls)
+        except OSError as error:
+            raise NotSent(f"{self.address}: cannot connect: {self._why(error)}") from error
+        self._exchange(connection, call, "GET", "/v1/status/leader", b"")
+        self._tls = tls
+        while (old := self._take()) is not None:
+            self._put_back(old, keep=False)
+
+    # Connections.
+    def _connection(self, call: _Call) -> Connection:
+        left = self._left(call.deadline)
         with self._lock:
             if self.closed.is_set():
                 raise NotSent(f"{self.address}: this backend is closed")
         while (kept := self._take()) is not None:
-            if not kept.stale():
+            if not kept.stale() and kept.tls is self._tls:
                 kept.left = left
                 return kept
             self._put_back(kept, keep=False)
         try:
-            return _Connection(self._connect(left), left)
+            return self._connect(left, self._tls)
         except OSError as error:
             raise NotSent(f"{self.address}: cannot connect: {self._why(error)}") from error
 
-    def _take(self) -> _Connection | None:
+    def _take(self) -> Connection | None:
         with self._lock:
             return self._idle.pop() if self._idle else None
 
-    def _put_back(self, connection: _Connection, keep: bool) -> None:
+    def _put_back(self, connection: Connection, keep: bool) -> None:
         connection.used = True
         with self._lock:
+            keep = keep and connection.tls is self._tls
             if keep and not self.closed.is_set() and len(self._idle) < IDLE_MAX:
                 self._idle.append(connection)
                 return
             self._open.discard(connection.sock)
         connection.sock.close()
 
-    def _connect(self, left: Callable[[], float]) -> socket.socket:
+    def _left(self, deadline: Instant) -> Callable[[], float]:
+        def left() -> float:
+            rest = left_s(deadline, self._clock)
+            if rest <= 0:
+                raise TimeoutError("no answer in time")
+            return rest
+
+        return left
+
+    def _connect(self, left: Callable[[], float], tls: ssl.SSLContext | None) -> Connection:
         addresses = self._resolve(left)
         for position, (family, address) in enumerate(addresses):
             share = left() / (len(addresses) - position)
             try:
-                return self._open_socket(family, address, share, left)
+                return Connection(self._open_socket(family, address, share, left, tls), left, tls)
             except OSError:
                 if position == len(addresses) - 1:
                     raise
         raise OSError(f"no address for {self.address.host}")
 
     def _open_socket(
-        self, family: int, address: Any, share_s: float, left: Callable[[], float]
+        self,
+        family: int,
+        address: Any,
+        share_s: float,
+        left: Callable[[], float],
+        tls: ssl.SSLContext | None,
     ) -> socket.socket:
         sock = socket.socket(family, socket.SOCK_STREAM)
         try:
@@ -325,11 +356,11 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # the library has no ty
             sock.settimeout(share_s)
             sock.connect(address)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if self.address.tls is None:
+            if tls is None:
                 return sock
             sock.settimeout(left())
             bare = sock
-            sock = self.address.tls.wrap_socket(bare, server_hostname=self.address.host)
+            sock = tls.wrap_socket(bare, server_hostname=self.address.host)
             self._own(sock)
             self._disown(bare)
         except BaseException:
@@ -356,7 +387,7 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # the library has no ty
             return [(socket.AF_INET6 if version == 6 else socket.AF_INET, (host, port))]
         with self._lock:
             if self._resolving is None or self._resolving.done.is_set():
-                self._resolving = _Resolution(host, port)
+                self._resolving = Resolution(host, port)
             flight = self._resolving
         flight.done.wait(left())
         return flight.result()
@@ -364,32 +395,3 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # the library has no ty
 
 class _Unanswered(Exception):
     """A kept connection was dead; a read may go out on another."""
-
-
-class _Resolution:
-    """One look-up of a host name, shared by all calls that need it meanwhile."""
-
-    def __init__(self, host: str, port: int) -> None:
-        self.done = threading.Event()
-        self._host, self._port = host, port
-        self._found: Sequence[tuple[int, Any]] = ()
-        self._error: OSError | None = None
-        threading.Thread(target=self._run, name="consul-resolve", daemon=True).start()
-
-    def result(self) -> Sequence[tuple[int, Any]]:
-        if self._error is not None:
-            raise self._error
-        if not self._found:
-            raise TimeoutError(f"name server: no answer in time for {self._host}")
-        return self._found
-
-    def _run(self) -> None:
-        try:
-            answers = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
-            self._found = [(family, address) for family, _, _, _, address in answers]
-        except OSError as error:
-            self._error = error
-        except UnicodeError as error:
-            self._error = OSError(f"not a host name ({error})")
-        finally:
-            self.done.set()

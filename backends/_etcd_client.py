@@ -7,7 +7,7 @@ Rules
   have been carried out.
 - A request leaves only on a connection that has answered a ``Status`` before. What fails earlier is
   `NotSent` for certain; what fails later may have happened, unless etcd's code says that it refused.
-- Decisions use codes, never texts. Texts are for people: the guesses in `_plain` change nothing else.
+- Decisions use codes, never texts. Texts are for people: the guesses in `Words` change nothing else.
 - Going back: a linearizable answer never has a lower revision than one that was complete before it was
   asked. One that has, or that comes from another cluster id, is from a restored or foreign member. It
   counts only when all members that answer, a majority of the endpoints at least, say the same: then
@@ -17,13 +17,17 @@ Rules
 import queue
 import random
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from backends._etcd_rpc import LINEARIZABLE, UNARY, WATCH, pb
+from backends._etcd_channel import Channel, Endpoint, Material
+from backends._etcd_rpc import LINEARIZABLE, pb
+from backends._etcd_words import Words
 from backends._grpc import grpc
+from backends._rotation import TRY_MS, Rotation, SecretFile
+from backends._tls import Files
 from sidecar.clock import Clock, left_s
 from sidecar.core.units import Instant
 from sidecar.errors import BackendError, Denied, NotSent, OutcomeUnknown
@@ -37,24 +41,8 @@ REASK_MS = (
 )
 PAUSE_MS = 100  # about, between rounds while a cluster has no leader; an election takes about 1 s
 CONFIRM_MS = 1_000  # for all members to say whether the store was replaced
-REASON_CHARS = 160
 TOKEN_NEW_MS = 5_000
 """How long a token that got no answer yet is kept: at most one login in that time where nothing answers."""
-CHANNEL_OPTIONS = (
-    # The watch is read by its own thread: else two threads more wake up 5 and 10 times a second for it. A
-    # cancelled one leaks 20 KB (grpcio 1.85: its last event is never taken), seldom enough not to matter.
-    ("SingleThreadedUnaryStream", 1),  # grpc.experimental.ChannelOptions
-    ("grpc.enable_retries", 0),  # a retry unknown to us would break "certainly not sent"
-    ("grpc.enable_http_proxy", 0),
-    ("grpc.use_local_subchannel_pool", 1),
-    ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.max_reconnect_backoff_ms", 300),
-    ("grpc.min_reconnect_backoff_ms", 1_000),  # in truth the least time that a connect may take
-    # etcd ends connections that ping more often than every 5 s (--grpc-keepalive-min-time)
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 3_000),
-    ("grpc.max_receive_message_length", 64 * 1024 * 1024),
-)
 REFUSED = frozenset(  # etcd did nothing; another endpoint would say the same
     (
         grpc.StatusCode.RESOURCE_EXHAUSTED,  # no space; too many requests
@@ -64,6 +52,7 @@ REFUSED = frozenset(  # etcd did nothing; another endpoint would say the same
     )
 )
 CREDENTIALS = frozenset((grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.INVALID_ARGUMENT))
+UNREACHED = frozenset((grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED))
 
 
 class LeaseGone(Exception):
@@ -87,56 +76,10 @@ class Login:
     """How to reach the cluster."""
 
     endpoints: tuple[str, ...]  # HOST:PORT
-    tls: grpc.ChannelCredentials | None = None
+    tls: Files | None = None
     username: str | None = None
-    password: str | None = None
-
-
-class Endpoint:
-    """One member's address with its channel, made when first needed."""
-
-    def __init__(self, address: str, tls: grpc.ChannelCredentials | None) -> None:
-        self.address, self._tls = address, tls
-        self.connected = False
-        self.version: str | None = None
-        self._lock = threading.Lock()
-        self._channel: grpc.Channel | None = None
-        self._methods: dict[str, Any] = {}
-
-    def send(self, method: str, request: Any, timeout_s: float, metadata: Sequence[tuple[str, str]]) -> Any:
-        """Send *request* and return its future.
-
-        Raises:
-            ValueError: the channel has been closed.
-        """
-        return self._method(method).future(request, timeout=timeout_s, metadata=metadata)
-
-    def watch(self, request: Any, metadata: Sequence[tuple[str, str]]) -> Any:
-        """Open a watch and return the iterator of its answers, without a deadline; ``cancel`` ends it."""
-        return self._method("Watch")(request, metadata=metadata)
-
-    def close(self) -> None:
-        with self._lock:
-            if self._channel is not None:
-                self._channel.close()
-
-    def _method(self, name: str) -> Any:
-        with self._lock:
-            if self._channel is None:
-                options = list(CHANNEL_OPTIONS)
-                if self._tls is None:
-                    self._channel = grpc.insecure_channel(self.address, options)
-                else:
-                    self._channel = grpc.secure_channel(self.address, self._tls, options)
-            if name not in self._methods:
-                path, asked, answered = WATCH if name == "Watch" else UNARY[name]
-                make: Any = self._channel.unary_stream if name == "Watch" else self._channel.unary_unary
-                self._methods[name] = make(
-                    path,
-                    request_serializer=asked.SerializeToString,
-                    response_deserializer=answered.FromString,
-                )
-            return self._methods[name]
+    password: str | None = field(default=None, repr=False)
+    password_file: SecretFile | None = None  # where it is, if it is not given
 
 
 @dataclass(eq=False)
@@ -152,9 +95,23 @@ class _Attempt:
 class Client:
     """An etcd cluster; any thread may call, several at once."""
 
-    def __init__(self, login: Login, clock: Clock, probe: bytes) -> None:
+    def __init__(self, login: Login, clock: Clock, prefix: str, probe: bytes) -> None:
+        """Read the files that *login* names.
+
+        Raises:
+            ConfigError: One cannot be read or used; names the key.
+        """
         self._probe = probe  # a key that the user may read
-        self.endpoints = [Endpoint(address, login.tls) for address in login.endpoints]
+        self._words = Words(prefix, login.username, login.tls)
+        self._password, self._rotation = login.password, Rotation(clock)
+        material = None
+        if login.password_file is not None:
+            self._rotation.add([login.password_file.path], self._take_password)
+            self._password = login.password_file.read()
+        if login.tls is not None:
+            self._rotation.add(login.tls.paths, self._take_files)
+            material = Material.read(login.tls)
+        self.endpoints = [Endpoint(address, material) for address in login.endpoints]
         self.generation = 0  # counts confirmed replacements of the store
         self.term = 0  # of raft, from the last linearizable answer
         self.checked_at = Instant(0)  # when the last linearizable answer came
@@ -211,6 +168,7 @@ class Client:
 
     def metadata(self, deadline: Instant) -> list[tuple[str, str]]:
         """Return what goes with every request, after logging in if that is needed."""
+        self._rotation.start()
         found = [("hasleader", "true")]  # a member that knows no leader says so at once
         if self._token_needed and self._token is None:
             self._log_in(deadline)
@@ -219,6 +177,7 @@ class Client:
         return found
 
     def close(self) -> None:
+        self._rotation.close()
         with self._state:
             self._closed = True
             calls = list(self._calls)
@@ -229,16 +188,32 @@ class Client:
             endpoint.close()
 
     def _log_in(self, deadline: Instant) -> None:
-        request = pb.AuthenticateRequest(name=self._login.username, password=self._login.password or "")
+        password = self._password
         try:
-            answer = self._hedged("Authenticate", request, deadline, False, [])
+            answer = self._authenticate(password, deadline)
         except _TokenRefused as error:
-            raise Denied(f"{self.address}: wrong user name or password for {self._login.username}") from error
+            self._rotation.look(deadline)
+            if self._password == password:
+                raise self._wrong_password() from error
+            try:
+                answer = self._authenticate(self._password, deadline)
+            except _TokenRefused as again:
+                raise self._wrong_password() from again
         except _AuthDisabled:
             self._token_needed = False  # no users there: as with etcd's own client, go on without
             return
         with self._state:
             self._token, self._token_at, self._token_proven = answer.body.token, self._clock.now(), False
+
+    def _authenticate(self, password: str | None, deadline: Instant) -> Answer:
+        request = pb.AuthenticateRequest(name=self._login.username, password=password or "")
+        return self._hedged("Authenticate", request, deadline, False, [])
+
+    def _wrong_password(self) -> Denied:
+        wrong = f"{self.address}: wrong user name or password for {self._login.username}"
+        if self._login.password_file is None:
+            return Denied(f"{wrong}: change SIDECAR_ETCD__PASSWORD and start again")
+        return Denied(f"{wrong}: etcd.password_file {self._login.password_file.path} is read again by itself")
 
     def _doubt(self, metadata: list[tuple[str, str]]) -> None:
         """Log in again before the next request: one with this token was sent and never answered.
@@ -286,6 +261,38 @@ class Client:
         for endpoint, future in asked:
             with suppress(grpc.RpcError, grpc.FutureCancelledError):
                 endpoint.version = str(future.result().version)
+
+    # ---- files replaced while we run
+
+    def _take_password(self) -> None:
+        if self._login.password_file is not None:
+            self._password = self._login.password_file.read()
+
+    def _take_files(self) -> None:
+        """Move each endpoint to a connection made with the files as they are now, if its member accepts them.
+
+        Raises:
+            ConfigError: They cannot be used.
+            NotSent: A member does not accept them, or does not answer; it is asked as before.
+        """
+        if self._login.tls is None:
+            return
+        material = Material.read(self._login.tls)
+        left = [e for e in self.endpoints if e.material != material]
+        tried = [(endpoint, Channel(endpoint.address, material)) for endpoint in left]
+        asked = [channel.method("Status").future(pb.StatusRequest(), TRY_MS / 1000) for _, channel in tried]
+        refused: NotSent | None = None
+        for (endpoint, channel), future in zip(tried, asked, strict=True):
+            error = future.exception()
+            if error is None or error.code() not in UNREACHED:
+                endpoint.move(channel)
+                if endpoint is self.current:
+                    self.on_move()
+            else:
+                channel.close()
+                refused = NotSent(f"{endpoint.address}: {self._words.plain(error)}")
+        if refused is not None:
+            raise refused
 
     # ---- one call over several endpoints
 
@@ -336,7 +343,7 @@ class Client:
                     self._stick(attempt.endpoint)
                     self._token_proven = self._token_proven or ("token", self._token) in metadata
                     return Answer(body, maybe or any(other.sent for other in pending))
-                reason = f"{attempt.endpoint.address}: {_plain(error)}"
+                reason = f"{attempt.endpoint.address}: {self._words.plain(error)}"
                 if attempt.sent:
                     verdict = _judge(method, error, reason)
                     if verdict is not None:
@@ -511,34 +518,3 @@ def _judge(method: str, error: Any, reason: str) -> Exception | None:
     if code in REFUSED:
         return NotSent(reason)
     return None
-
-
-def _plain(error: Any) -> str:
-    """Return one line for people. The texts looked for are gRPC's own and only a guess at the reason."""
-    if not (isinstance(error, grpc.RpcError) and hasattr(error, "code")):
-        return "closed while it was asked"
-    if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return "no answer in time"
-    text = " ".join(str(error.details() or error.code().name).split())
-    lower = text.lower()
-    guesses = {
-        "connection refused": "connection refused: is etcd running there?",
-        "no leader": "etcd has no leader: fewer than half of its members reach each other",
-        "user name is empty": "etcd wants a user: set etcd.username and etcd.password_file",
-        "permission denied": "permission denied: the user's role needs readwrite on the keys of the cluster",
-        "name resolution": "the name cannot be resolved",
-        "dns resolution": "the name cannot be resolved",
-        "domain name not found": "the name cannot be resolved",
-        "handshake": "TLS handshake failed (certificate, or no TLS there?)",
-        "ssl": "TLS failed (certificate, or no TLS there?)",
-        "no route": "no route to host",
-        "unreachable": "network unreachable",
-        "reset by peer": "connection reset (does it want TLS, https://?)",
-        "socket closed": "connection closed (does it want TLS, https://?)",
-        "server preface": "no answer to the connection",
-        "settings frame": "no answer to the connection: etcd is starting, frozen, or another program",
-    }
-    for part, plain in guesses.items():
-        if part in lower:
-            return plain
-    return text[:REASON_CHARS]

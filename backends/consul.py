@@ -45,13 +45,7 @@ from sidecar.clock import Backoff, Clock
 from sidecar.core.model import EpochRecord, HistoryEntry, NodeRecord, Request, Settings, View
 from sidecar.core.units import NO_EPOCH, Epoch, Instant
 from sidecar.documents import encode
-from sidecar.errors import (
-    BackendError,
-    Conflict,
-    NotHolder,
-    NotSent,
-    OutcomeUnknown,
-)
+from sidecar.errors import BackendError, Conflict, NotHolder, NotSent, OutcomeUnknown
 from sidecar.ports import BackendInfo, BackendSettings, Grant, HeldBy, Hold
 
 WAIT_MAX_MS = 5_000  # of one blocking query: after a restore it waits for an index that is far off
@@ -68,7 +62,7 @@ def connect(settings: BackendSettings, clock: Clock) -> "ConsulBackend":
     Raises:
         ConfigError: An option is unknown, of the wrong type or unusable; names the key.
     """
-    return ConsulBackend(client(settings.options, clock), root(settings), clock)
+    return ConsulBackend(client(settings.options, root(settings), clock), root(settings), clock)
 
 
 class ConsulBackend:
@@ -297,10 +291,12 @@ class ConsulBackend:
         return self._known()
 
     def _refresh(self, deadline: Instant) -> bool:
-        began = self._board.begin()
+        began, token = self._board.begin(), self._client.current_token
         found = self._client.get_trees([self._prefix + key for key in VIEW_KEYS], deadline)
         if not found:  # without rights one is shown an empty store; this call says so
             self._client.exists(self._prefix + LOCK, deadline)
+            if self._client.current_token != token:
+                return False  # it was asked for with another
         received_at = self._clock.now()
         return self._board.take(began, self._entries(found), received_at)
 
@@ -321,9 +317,9 @@ class ConsulBackend:
             NotHolder: It does not.
         """
         standing = self._look(deadline)
-        if standing.lease_index == 0:
-            # A token that lost its rights sees nothing: ask in the way that says so.
-            self._client.exists(self._prefix + LOCK, deadline)
+        # A token that lost its rights sees nothing: ask in the way that says so, or takes the next token.
+        if standing.lease_index == 0 and self._client.exists(self._prefix + LOCK, deadline):
+            standing = self._look(deadline)
         if not standing.is_of(hold, broken_too=broken_too):
             raise NotHolder(f"{LOCK}: not held by {hold.node} at epoch {hold.epoch}")
         return standing

@@ -83,7 +83,7 @@ class EtcdBackend:
 
     def __init__(self, login: Login, prefix: str, clock: Clock) -> None:
         self._prefix, self._clock = prefix, clock
-        self._client = Client(login, clock, self._key(LOCK))
+        self._client = Client(login, clock, prefix, self._key(LOCK))
         self._leases = Leases(self._client, clock)
         self._reader = Reader()
         self._watcher = Watcher(self._client, prefix.encode(), self._load, clock)

@@ -92,6 +92,27 @@ class BackendWell:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CredentialsTaken:
+    """Files with certificates or a secret were replaced, and are in use."""
+
+    NAME: ClassVar[str] = "credentials_taken"
+    LEVEL: ClassVar[int] = logging.INFO
+
+    files: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CredentialsRefused:
+    """Files with certificates or a secret were replaced and cannot be used; those from before still are."""
+
+    NAME: ClassVar[str] = "credentials_refused"
+    LEVEL: ClassVar[int] = logging.WARNING
+
+    files: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Notice:
     """Something happened that an operator may want to know."""
 

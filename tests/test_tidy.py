@@ -44,6 +44,8 @@ MAY_IMPORT = {
         "sidecar.errors",
         "sidecar.clock",
         "sidecar.documents",
+        "sidecar.events",  # that credentials were replaced, or cannot be
+        "sidecar.config.files",  # reading without waiting for a pipe
     ),
     "sidecar/": ("sidecar",),  # and never backends: those are entry points, like a plug-in's
 }

@@ -249,7 +249,11 @@ def plugin_section(name: str | None) -> str | None:
 
 def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
     """Return *environ* for a child process: without the variables that hold our own secrets."""
-    return {name: value for name, value in environ.items() if name not in SECRET_VARIABLES}
+
+    def is_ours(name: str) -> bool:  # a plug-in's have names of their own
+        return name in SECRET_VARIABLES or (name.startswith("SIDECAR_") and compound.is_secret(name.lower()))
+
+    return {name: value for name, value in environ.items() if not is_ours(name)}
 
 
 def label_of(path: "os.PathLike[str] | str") -> str:

@@ -148,33 +148,38 @@ def _server(sources: Sources, values: Values) -> None:
 
 
 def secrets(sources: Sources, values: Values) -> dict[str, Secret | None]:
-    """Return the secrets of the backend in use, by key; the environment counts before the file.
+    """Return the secrets of the backend in use that the environment gives, by key; it counts before the file.
+
+    What is in a file is checked and not kept: the backend reads it, and reads it again when it changes.
 
     Raises:
         ConfigError: A file cannot be read or holds no secret; names key and path.
     """
     match values["backend"]:
         case "etcd":
-            found = _secret(sources, values, "etcd.password")
-            if found and values["etcd.username"] is None:
+            found, there = _secret(sources, values, "etcd.password")
+            if there and values["etcd.username"] is None:
                 where = "etcd.password" if "etcd.password" in sources.found else "etcd.password_file"
                 raise sources.problem(where, "needs etcd.username as well")
-            if values["etcd.username"] is not None and not found:
+            if values["etcd.username"] is not None and not there:
                 what = "needs a password: give etcd.password_file or SIDECAR_ETCD__PASSWORD"
                 raise sources.problem("etcd.username", what)
             return {"etcd.password": found}
         case "consul":
-            return {"consul.token": _secret(sources, values, "consul.token")}
+            return {"consul.token": _secret(sources, values, "consul.token")[0]}
         case _:
             return {}
 
 
-def _secret(sources: Sources, values: Values, path: str) -> Secret | None:
+def _secret(sources: Sources, values: Values, path: str) -> tuple[Secret | None, bool]:
+    """Return what the environment gives, and whether there is a secret at all."""
     given: object = values[path]
     if isinstance(given, Secret):
-        return given
+        return given, True
     file = values[f"{path}_file"]
-    return None if file is None else secret_from(sources, f"{path}_file", file)
+    if file is not None:
+        secret_from(sources, f"{path}_file", file)
+    return None, file is not None
 
 
 def secret_from(sources: Sources, path: str, file: str) -> Secret:

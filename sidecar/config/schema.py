@@ -297,9 +297,11 @@ class Config(Group):
         if self.backend not in BUILT_IN:
             return self.plugin
         found = vars(getattr(self, self.backend))
-        unread = ("password_file", "token_file")  # their content is there as password and token
+        overruled = {f"{name}_file" for name, value in found.items() if isinstance(value, Secret)}
         return {
-            name: _plain(value) for name, value in found.items() if value is not None and name not in unread
+            name: _plain(value)
+            for name, value in found.items()
+            if value is not None and name not in overruled
         }
 
     def redacted(self) -> dict[str, object]:

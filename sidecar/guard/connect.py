@@ -15,6 +15,7 @@ from sidecar.errors import GuardError
 from sidecar.guard import proof, told, wire
 
 HELLO_WITHIN_MS = 2000
+OURS = "SIDECAR_"  # what our own settings in the environment begin with
 """A guard that says nothing for this long is stopped or hung, and is killed: its server dies with
 it. A healthy one answers in 1 ms; more makes a restarted sidecar wait, less kills on a busy host."""
 
@@ -210,6 +211,8 @@ def _start(spawn: Spawn, deadline: Instant, clock: Clock) -> None:
     command = [spawn.python, "-I", "-S", str(script), "--run-dir", str(spawn.run_dir.absolute())]
     command += ["--enforcement", spawn.enforcement, "--idle-exit-ms", str(spawn.idle_exit_ms)]
     command += ["--ready-fd", str(ready_w)]
+    # It needs none of our settings, and outlives us: our secrets are not to be seen in its environment.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
     try:
         with (spawn.run_dir / "guard.log").open("ab") as log:
             try:
@@ -218,6 +221,7 @@ def _start(spawn: Spawn, deadline: Instant, clock: Clock) -> None:
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=log,
+                    env=environment,
                     pass_fds=(ready_w,),
                     start_new_session=True,
                     timeout=left_s(deadline, clock),

@@ -18,7 +18,7 @@ def check(config: "Config") -> dict[str, object]:
         ConfigError: The backend is not installed or refuses its options, or a file of the server is wrong.
         ServerError: ``server.xml`` is there, but no server can run on it.
     """
-    from sidecar.config import timing
+    from sidecar.config import exposed, timing
 
     try:
         load_backend(config.backend)(config.backend_settings(), BootClock()).close()
@@ -32,7 +32,7 @@ def check(config: "Config") -> dict[str, object]:
         "backend": config.backend,
         "failover": [figure.as_dict() for figure in timing.figures(config)],
         "notes": list(timing.notes(config)),
-        "warnings": warnings,
+        "warnings": [*exposed.warnings(config), *warnings],
     }
 
 

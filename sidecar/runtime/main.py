@@ -15,7 +15,7 @@ from typing import IO
 
 from sidecar import __version__, events
 from sidecar.clock import BootClock
-from sidecar.config import Config, diff, with_live
+from sidecar.config import Config, diff, exposed, with_live
 from sidecar.core import state as s
 from sidecar.core.decide import begin
 from sidecar.core.model import Role, View
@@ -154,6 +154,8 @@ class Sidecar:
             events.emit(
                 events.Notice(text="namespaces are refused here: the deadline is enforced by `process`")
             )
+        for text in exposed.warnings(config):
+            events.emit(events.Notice(text=text))
         self._catch_signals()
         self._servers.begin(adopt=True)
         self._watcher = Watcher(self._backend, self._clock, self._saw, config.lock.ttl_ms)

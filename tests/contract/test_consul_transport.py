@@ -417,7 +417,7 @@ def test_a_real_consul_with_tls(to: Callable[..., ConsulBackend], tmp_path: Path
         ({"address": "http://u:p@x"}, r"consul\.address.*token_file"),
         ({"address": "http://x/v1"}, r"consul\.address"),
         ({"address": 8500}, r"consul\.address: expected a text"),
-        ({"token_file": "/nowhere/at/all"}, r"consul\.token_file: /nowhere/at/all: No such file"),
+        ({"token_file": "/nowhere/at/all"}, r"consul\.token_file: /nowhere/at/all: no such file"),
         ({"token": "two words"}, r"consul\.token"),
         ({"token": "a\r\nX-Evil: 1"}, r"consul\.token"),
         ({"ca_file": "/etc/ssl"}, r"consul\.ca_file: useless"),

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from backends import _consul_transport, _etcd_client
+from backends import _consul_transport, _etcd_channel
 from sidecar.clock import BootClock
 from sidecar.core.units import Instant
 from sidecar.errors import BackendError
@@ -73,7 +73,7 @@ def test_a_consul_that_is_away_is_tried_more_and_more_seldom(
 def test_an_etcd_that_is_away_is_asked_by_one_thread_of_a_watching_node(
     connect: Backends, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tries = counted(monkeypatch, _etcd_client.Endpoint, "send")
+    tries = counted(monkeypatch, _etcd_channel.Endpoint, "send")
 
     watch(connect("etcd", {"endpoints": [f"http://127.0.0.1:{free_port()}"]}), 0, for_ms=3_000)
 
@@ -83,7 +83,7 @@ def test_an_etcd_that_is_away_is_asked_by_one_thread_of_a_watching_node(
 def test_a_slow_answer_of_the_only_etcd_does_not_begin_the_watch_again(
     connect: Backends, etcd34: Etcd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    watches = counted(monkeypatch, _etcd_client.Endpoint, "watch")
+    watches = counted(monkeypatch, _etcd_channel.Endpoint, "watch")
     backend = connect("etcd", {"endpoints": [etcd34.url]})
     backend.publish(node("a"), ttl_ms=5_000, deadline=soon())
     view = backend.read(deadline=soon())
@@ -109,7 +109,7 @@ def test_an_idle_node_with_a_long_ttl_asks_etcd_seldom(
     backend.publish(node("a"), ttl_ms=ttl_ms, deadline=soon())
     view = backend.read(deadline=soon())
     backend.await_change(view.revision, deadline=soon(300))  # the watch stands
-    asked = counted(monkeypatch, _etcd_client.Endpoint, "send")
+    asked = counted(monkeypatch, _etcd_channel.Endpoint, "send")
 
     watch(backend, view.revision, for_ms=3_300)
 

@@ -22,6 +22,7 @@ from sidecar.config import (
     compound,
     diff,
     durations,
+    exposed,
     for_exec,
     from_text,
     kinds,
@@ -89,7 +90,7 @@ guard: {{enforcement: auto}}
     assert found.lock.renew_every_ms == 2_000
     assert found.server.probes.ready.tcp == (6460,)
     assert found.server.stop_command == ("/bin/stop", "7")
-    assert found.etcd.password == Secret("x")
+    assert found.etcd.password is None, "what is in a file is not kept"
 
 
 def test_defaults() -> None:
@@ -285,12 +286,11 @@ def test_secrets_are_never_shown(tmp_path: Path) -> None:
         "endpoints": ["http://h:2379"],
         "username": "u",
         "password_file": f"{tmp_path}/p",
-        "password": "***",
     }
     assert found.backend_settings().options == {
         "endpoints": ["http://h:2379"],
         "username": "u",
-        "password": "hunter2",
+        "password_file": f"{tmp_path}/p",  # read by the backend, and again when it changes
     }
 
 
@@ -299,6 +299,21 @@ def test_a_secret_of_the_environment_counts_before_the_file() -> None:
     found = config(text, {"SIDECAR_CONSUL__TOKEN": "t"})
 
     assert found.backend_settings().options == {"address": "http://127.0.0.1:8500", "token": "t"}
+
+
+@pytest.mark.parametrize(("mode", "may"), [(0o600, None), (0o640, None), (0o644, "read"), (0o602, "change")])
+def test_a_secret_file_that_everybody_may_read_or_change_is_named(
+    tmp_path: Path, mode: int, may: str | None
+) -> None:
+    for name in ("p", "unused"):
+        (tmp_path / name).write_text("x")
+        (tmp_path / name).chmod(mode if name == "p" else 0o666)
+    text = ETCD.replace("]}", f"], username: u, password_file: {tmp_path}/p}}")
+    text += f"consul: {{token_file: {tmp_path}/unused}}\n"
+
+    said = [f"etcd.password_file: {tmp_path}/p: every user of this machine may {may} it (mode {mode:04o})"]
+    found = [line.removesuffix(": chmod 0600") for line in exposed.warnings(config(text))]
+    assert found == (said if may else [])
 
 
 def test_secret_files_of_a_backend_not_in_use_are_not_touched() -> None:

@@ -19,7 +19,7 @@ from typing import Literal
 
 from tests.mutants.mutant import ROOT, SIMULATION, Mutant
 
-PARTS = ("sidecar", "backends", "tests", "pyproject.toml", "setup.cfg")
+PARTS = ("sidecar", "backends", "tests", "docs", "pyproject.toml", "setup.cfg")
 WITHIN_S = 240.0  # of one trial; the tests have a limit of 120 s each
 CLEAN_UP_S = 20.0
 # Looking for all plug-ins takes three times as long as a small test; this one keeps the limit of each test.

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from backends._consul_transport import Transport
-from backends._etcd_client import Endpoint
+from backends._etcd_channel import Endpoint
 from sidecar.clock import BootClock
 
 BIN_MS = 100

@@ -7,6 +7,7 @@ from tests.mutants.mutant import Mutant
 CLAUSES, FAULTS, ETCD, LOCAL, PARTS = (
     f"tests/contract/test_{name}.py" for name in ("clauses", "faults", "etcd", "local", "etcd_parts")
 )
+SECURED = "tests/contract/test_secured.py"
 LEASE, BOARD, TRANSPORT = (
     f"tests/contract/test_consul_{name}.py" for name in ("lease", "board", "transport")
 )
@@ -66,7 +67,7 @@ MUTANTS = (
     # Consul: silence, indexes, answers
     Mutant("consul: the silence ends early", "backends/_consul_board.py", "self._seen_at + silence_ms(lease.ttl_ms) + 1", "self._seen_at + lease.ttl_ms * 99 // 100", f"{BOARD}::test_the_silence_ends_to_the_millisecond_and_changes_the_view_once", slice=True),
     Mutant("consul: the silence is of the first sight of a holder", "backends/_consul_board.py", "        if self._present().get(LOCK) != before:\n", "        if before is None:\n", f"{BOARD}::test_each_new_index_starts_the_silence_again"),
-    Mutant("consul: silence counts from the question", "backends/consul.py", "        began = self._board.begin()\n        found = self._client.get_trees([self._prefix + key for key in VIEW_KEYS], deadline)\n        if not found:  # without rights one is shown an empty store; this call says so\n            self._client.exists(self._prefix + LOCK, deadline)\n        received_at = self._clock.now()\n", "        began, received_at = self._board.begin(), self._clock.now()\n        found = self._client.get_trees([self._prefix + key for key in VIEW_KEYS], deadline)\n        if not found:  # without rights one is shown an empty store; this call says so\n            self._client.exists(self._prefix + LOCK, deadline)\n", f"{LEASE}::test_silence_counts_from_the_answer_and_not_from_the_question"),
+    Mutant("consul: silence counts from the question", "backends/consul.py", "        began, token = self._board.begin(), self._client.current_token\n        found = self._client.get_trees([self._prefix + key for key in VIEW_KEYS], deadline)\n        if not found:  # without rights one is shown an empty store; this call says so\n            self._client.exists(self._prefix + LOCK, deadline)\n            if self._client.current_token != token:\n                return False  # it was asked for with another\n        received_at = self._clock.now()\n", "        began, received_at = self._board.begin(), self._clock.now()\n        found = self._client.get_trees([self._prefix + key for key in VIEW_KEYS], deadline)\n        if not found:  # without rights one is shown an empty store; this call says so\n            self._client.exists(self._prefix + LOCK, deadline)\n", f"{LEASE}::test_silence_counts_from_the_answer_and_not_from_the_question"),
     Mutant("consul: a late answer takes knowledge back", "backends/_consul_board.py", "            if began <= self._taken:\n                return False\n", "", f"{BOARD}::test_a_read_that_began_earlier_and_ended_later_is_refused"),
     Mutant("consul: a read from before our own write counts", "backends/_consul_board.py", "            self._taken = self._began\n            before", "            before", f"{BOARD}::test_a_read_that_began_before_our_own_write_ended_is_refused"),
     Mutant("consul: an answer to an old write counts", "backends/_consul_board.py", "if key in written and written[key].version > _index(self._present(), key):", "if key in written:", f"{BOARD}::test_an_answer_to_a_write_that_others_have_followed_changes_nothing"),
@@ -90,6 +91,13 @@ MUTANTS = (
     Mutant("consul: a read may be stale", "backends/_consul_transport.py", "            params.append((\"consistent\", \"1\"))\n", "            pass\n", f"{TRANSPORT}::test_every_read_asks_a_majority"),
     Mutant("consul: a session is taken for alive", "backends/_consul_presence.py", "            self._forget(record.node)\n        raise NotSent", "        raise NotSent", f"{LEASE}::test_presence_is_bound_to_a_session_of_its_own"),
     Mutant("consul: a document is written without the hold", "backends/consul.py", "                guard = (Op(\"check-index\", self._prefix + LOCK, index=standing.lease_index),)", "                guard = ()", f"{CLAUSES} -k c11_with_a_hold and consul"),
+    # credentials replaced at run time
+    Mutant("etcd: certificates that are refused are used", "backends/_etcd_client.py", "if error is None or error.code() not in UNREACHED:", "if True:", f"{SECURED} -k leave_those_before and etcd35"),
+    Mutant("etcd: a password is read once", "backends/_etcd_client.py", "        if self._login.password_file is not None:\n            self._password = self._login.password_file.read()\n\n    def _take_files", "        pass\n\n    def _take_files", f"{SECURED} -k a_password_is_changed"),
+    Mutant("etcd: a connection outlives its certificate", "backends/_etcd_channel.py", "            self._channel = to\n", "", f"{SECURED} -k certificates_are_replaced and etcd34"),
+    Mutant("consul: a token is read once", "backends/_consul_transport.py", "            self._token = token\n", "            self._token = self._token or token\n", f"{SECURED} -k a_token_of_consul"),
+    Mutant("consul: certificates that are refused are used", "backends/_consul_transport.py", "        self._exchange(connection, call, \"GET\", \"/v1/status/leader\", b\"\")\n", "", f"{SECURED} -k leave_those_before and consul"),
+    Mutant("consul: what a token without rights saw is believed for the next", "backends/consul.py", "            if self._client.current_token != token:\n                return False  # it was asked for with another\n", "", f"{SECURED}::test_a_token_without_rights_saw_nothing_and_the_next_one_looks_again"),
     # local
     Mutant("local: a lease of an earlier boot is held", "backends/_sqlite.py", "        if not same_boot(boot, self._boot):\n            return False  # the machine was started anew\n", "", f"{LOCAL}::test_a_lease_of_another_boot_is_free"),
     Mutant("local: a lease of another time namespace is judged", "backends/_sqlite.py", "return boot != self._boot or self._clock.now() < expires_at", "return self._clock.now() < expires_at", f"{LOCAL}::test_a_lease_of_another_time_namespace_is_held"),
