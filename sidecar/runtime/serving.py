@@ -6,13 +6,14 @@ import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import assert_never
 
 from sidecar.clock import Clock
 from sidecar.core import state as s
 from sidecar.core.model import Role
 from sidecar.core.units import Epoch, Instant
 from sidecar.errors import GuardError, SidecarError
-from sidecar.events import LOG, Notice, Raised, ServerEnded, ServerStarted, emit
+from sidecar.events import LOG, Notice, Raised, ServerEnd, ServerEnded, ServerStarted, emit
 from sidecar.guard import events as g
 from sidecar.guard.client import GuardClient
 from sidecar.runtime.lanes import Lane
@@ -233,7 +234,9 @@ class ServerLane:
                 self._gone(self._names[name], None, reason)
             case g.Exited(name, status, killed_by) if name in self._names:
                 why = {"deadline": "killed at its deadline", "guard": "died with its guard", "order": ""}
-                self._gone(self._names[name], status, why[killed_by] if killed_by else "")
+                self._gone(
+                    self._names[name], status, why[killed_by] if killed_by else "", _end(status, killed_by)
+                )
             case g.OrderRefused(name, order, reason) if name in self._names:
                 emit(Notice(text=f"guard refused {order}: {reason}"))
             case _:
@@ -247,14 +250,28 @@ class ServerLane:
         except SidecarError as error:  # server.xml became unreadable while it runs: say so, leave it be
             emit(Raised(text=f"cannot probe the server: {error}"))
 
-    def _gone(self, run: s.Run, status: int | None, reason: str) -> None:
+    def _gone(self, run: s.Run, status: int | None, reason: str, how: ServerEnd = "not_started") -> None:
         self._prober.forget(run)
         self._names = {name: known for name, known in self._names.items() if known != run}
         self._pids.pop(run, None)
         if self._roles[run] == "active":
             self._rest()  # in the lane before the next start
         self._post(s.ServerGone(run, status, reason))
-        emit(ServerEnded(run=run, status=status, reason=reason))
+        emit(ServerEnded(run=run, role=self._roles[run], how=how, status=status, reason=reason))
+
+
+def _end(status: int | None, killed_by: g.KilledBy | None) -> ServerEnd:
+    match killed_by:
+        case "deadline":
+            return "deadline"
+        case "guard":
+            return "guard_lost"
+        case "order":
+            return "killed"
+        case None:
+            return "signalled" if status is not None and status < 0 else "exited"
+        case _:
+            assert_never(killed_by)
 
 
 def stop_signal_number(name: str) -> int:

@@ -20,12 +20,13 @@ from sidecar.core.model import FINISHED, HistoryEntry, NodeRecord, ServerStats
 from sidecar.core.outlook import describe, wake_at
 from sidecar.core.units import NO_EPOCH, Epoch, Instant
 from sidecar.errors import BackendError, Conflict
-from sidecar.events import LOG, Notice, Raised, RoleChanged, emit
+from sidecar.events import LOG, Notice, Raised, RequestEnded, TookOver, emit
 from sidecar.ports import Backend
 from sidecar.runtime.lanes import Health, Lane
 from sidecar.runtime.locking import LockLane, hold_to_note
 from sidecar.runtime.marks import MarkFile
 from sidecar.runtime.serving import ServerLane
+from sidecar.runtime.telling import level_of, role_change
 
 STATS_EVERY_MS = 15_000
 """Finding a process tree means a walk over all of /proc, some ms of CPU: 0.1 % of a core every 5 s."""
@@ -62,6 +63,7 @@ class Shell:
     ) -> None:
         self.node = node
         self.policy = policy
+        self.turned_at = clock.now()  # when it last decided
         self._cluster = cluster
         self._clock = clock
         self._backend = backend
@@ -89,7 +91,7 @@ class Shell:
             if isinstance(seen, Reload):
                 self.policy = self._reload(self.policy)
                 seen = s.Tick()
-            now = self._clock.now()
+            now = self.turned_at = self._clock.now()
             before = self.node
             self.node, actions = decide(self.node, seen, now, self.policy)
             for action in actions:
@@ -147,6 +149,7 @@ class Shell:
                 epoch = self._epoch()
                 self._desk.put(lambda: self._answer(action, epoch))
             case s.RecordChange():
+                self._tell_takeover(action)
                 self._desk.put(lambda: self._record_change(action))
             case s.Alarm(text):
                 emit(Raised(text=text))
@@ -179,10 +182,18 @@ class Shell:
         except BackendError as error:
             self._health.ill(error)
             self._inbox.put(s.AnswerFailed())
-        state = answer.request.state
-        if state in FINISHED:
-            why = f": {answer.request.reason}" if answer.request.reason else ""
-            emit(Notice(text=f"{answer.request.kind} {answer.request.id}: {state}{why}"))
+        request = answer.request
+        if request.state in FINISHED:
+            emit(
+                RequestEnded(
+                    kind=request.kind,
+                    request=request.id,
+                    state=request.state,
+                    to=request.to,
+                    by=request.by,
+                    reason=request.reason,
+                )
+            )
 
     def _record_change(self, record: s.RecordChange) -> None:
         change = record.change
@@ -223,22 +234,25 @@ class Shell:
         old, new = before.phase, self.node.phase
         record = self._shape(now)
         if type(old) is not type(new):
-            lease = new.lease if isinstance(new, s.Holding) else None
-            emit(
-                RoleChanged(
-                    node=self.policy.node,
-                    before=type(old).__name__.lower(),
-                    after=type(new).__name__.lower(),
-                    cause=type(seen).__name__,
-                    epoch=0 if lease is None else lease.epoch,
-                    lease_left_ms=None if lease is None else lease.deadline - now,
-                    message=record.message,
-                )
-            )
+            emit(role_change(before, self.node, seen, now, record), level_of(before, self.node, seen))
         shape = (record.role, record.state, record.message, record.epoch, record.available, record.mark)
         if shape != self._published:
             self._published = shape
             self._publish_soon()
+
+    def _tell_takeover(self, record: s.RecordChange) -> None:
+        change = record.change
+        emit(
+            TookOver(
+                node=self.policy.node,
+                previous=change.previous,
+                why=change.cause,
+                epoch=record.epoch,
+                detect_ms=change.detect_ms,
+                lock_ms=change.lock_ms,
+                start_ms=record.start_ms,
+            )
+        )
 
     def _shape(self, now: Instant) -> NodeRecord:
         enforcement = self._servers.enforcement
