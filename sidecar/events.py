@@ -5,7 +5,8 @@ log's level.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -135,6 +136,7 @@ class ServerStarted:
 
     run: int
     role: str
+    epoch: int
     pid: int
 
 
@@ -151,7 +153,7 @@ class ServerReady:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probed:
-    """A probe was answered. Logged at debug level; a warning where the active begins to fail."""
+    """A probe was answered. Logged only at debug level, but where an active server answers again."""
 
     NAME: ClassVar[str] = "probed"
     LEVEL: ClassVar[int] = logging.DEBUG
@@ -186,34 +188,46 @@ class ServerEnded:
 
     run: int
     role: str
+    epoch: int
     how: ServerEnd
     status: int | None
     reason: str
 
 
-_listeners: tuple[Callable[[Event], None], ...] = ()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeFailed:
+    """A running active server did not answer its alive probe; *of* in a row make it hung."""
+
+    NAME: ClassVar[str] = "probe_failed"
+    LEVEL: ClassVar[int] = logging.WARNING
+
+    run: int
+    reason: str
+    failures: int
+    of: int
 
 
-def listen(told: Callable[[Event], None]) -> Callable[[], None]:
-    """Call *told* with every event from now on; return what ends that.
-
-    It is called on the thread on which things happen, the deciding one among them: it must return at once
-    and never raise. To put the event on a queue is all it should do.
-    """
-    global _listeners
-    _listeners = (*_listeners, told)
-
-    def end() -> None:
-        global _listeners
-        _listeners = tuple(one for one in _listeners if one is not told)
-
-    return end
+Listener = Callable[[Event], None]
+_listeners: list[Listener] = []
 
 
 def emit(event: Event, level: int | None = None) -> None:
-    """Log *event*, at its own level or this one, and tell who listens."""
+    """Log *event*, at its own level or this one, and hand it to who listens."""
     level = event.LEVEL if level is None else level
     if LOG.isEnabledFor(level):
         LOG.log(level, event.NAME, extra={"fields": asdict(event)})
-    for told in _listeners:
-        told(event)
+    for listener in tuple(_listeners):
+        listener(event)
+
+
+@contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """Hand every event to *listener* too, whatever the log's level, on the thread it happens on.
+
+    That may be the deciding one: a listener neither blocks nor raises.
+    """
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.remove(listener)

@@ -9,7 +9,7 @@ from sidecar.clock import Clock
 from sidecar.core import state as s
 from sidecar.core.model import Role
 from sidecar.core.units import Instant
-from sidecar.events import LOG, Probed, ProbeKind, ServerReady, emit
+from sidecar.events import LOG, Probed, ProbeFailed, ProbeKind, ServerReady, emit
 from sidecar.probes import OK, Finding, Probe
 
 
@@ -111,9 +111,9 @@ class Prober:
         if subject.role == "standby":
             if subject.activated is None:
                 return 0, watching.every_ms
-            found = self._ask(subject.activated, watching.timeout_ms).ok
-            emit(Probed(run=subject.run, probe="self_activation", ok=not found, reason=""))
-            if found:
+            activated = self._ask(subject.activated, watching.timeout_ms).ok
+            emit(Probed(run=subject.run, probe="self_activation", ok=not activated, reason=""))
+            if activated:
                 self._post(s.ServerActivated(subject.run))
             return 0, watching.every_ms
         if not subject.ready:
@@ -129,10 +129,13 @@ class Prober:
             return 0, watching.every_ms
         assert watching.alive is not None
         finding = self._ask(watching.alive, watching.timeout_ms)
-        begins, recovers = failures == 0 and not finding.ok, failures > 0 and finding.ok
-        level = logging.WARNING if begins else logging.INFO if recovers else logging.DEBUG
-        self._tell(subject, "alive", finding, level)
+        self._tell(subject, "alive", finding, logging.INFO if finding.ok and failures else logging.DEBUG)
         failures = 0 if finding.ok else failures + 1
+        if failures:
+            found = ProbeFailed(
+                run=subject.run, reason=finding.reason, failures=failures, of=watching.failures
+            )
+            emit(found)
         if failures >= watching.failures:
             reason = f"{failures} probes failed in a row: {finding.reason}"
             self._post(s.ServerSick(subject.run, reason))

@@ -63,6 +63,7 @@ class ServerLane:
         self._broken = broken
         self._names: dict[str, s.Run] = {}
         self._roles: dict[s.Run, Role] = {}
+        self._epochs: dict[s.Run, Epoch] = {}
         self._deadlines: dict[s.Run, Instant] = {}
         self._pids: dict[s.Run, tuple[int, Instant]] = {}
         self._prefix = os.urandom(4).hex()
@@ -92,7 +93,7 @@ class ServerLane:
         if found is not None and adopt:
             self._names[found.run] = 0
             role: Role = "active" if found.role == "active" else "standby"
-            self._roles[0] = role
+            self._roles[0], self._epochs[0] = role, found.epoch
             if found.server_pid is not None:
                 self._begun(0, found.server_pid, found.started_at)
         early, self._early = self._early or [], None
@@ -113,7 +114,7 @@ class ServerLane:
     def start(self, order: s.StartServer) -> None:
         """Prepare and start a server. A late start is refused by the guard."""
         self._deadlines = {order.run: order.deadline}
-        self._roles[order.run] = order.role
+        self._roles[order.run], self._epochs[order.run] = order.role, order.epoch
         self._lane.put(lambda: self._start(order))
 
     def extend(self, run: s.Run, deadline: Instant, note: str | None) -> None:
@@ -228,7 +229,7 @@ class ServerLane:
                 emit(Raised(text=f"guard lost: {reason}; its server dies with it"))
             case g.Started(name, pid) if name in self._names:
                 run = self._names[name]
-                emit(ServerStarted(run=run, role=self._roles[run], pid=pid))
+                emit(ServerStarted(run=run, role=self._roles[run], epoch=self._epochs[run], pid=pid))
                 self._begun(run, pid, self._clock.now())
             case g.StartFailed(name, reason) if name in self._names:
                 self._gone(self._names[name], None, reason)
@@ -257,7 +258,8 @@ class ServerLane:
         if self._roles[run] == "active":
             self._rest()  # in the lane before the next start
         self._post(s.ServerGone(run, status, reason))
-        emit(ServerEnded(run=run, role=self._roles[run], how=how, status=status, reason=reason))
+        role, epoch = self._roles[run], self._epochs[run]
+        emit(ServerEnded(run=run, role=role, epoch=epoch, how=how, status=status, reason=reason))
 
 
 def _end(status: int | None, killed_by: g.KilledBy | None) -> ServerEnd:

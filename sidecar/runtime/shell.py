@@ -27,6 +27,7 @@ from sidecar.runtime.locking import LockLane, hold_to_note
 from sidecar.runtime.marks import MarkFile
 from sidecar.runtime.serving import ServerLane
 from sidecar.runtime.telling import level_of, role_change
+from sidecar.runtime.turn import Turn
 
 STATS_EVERY_MS = 15_000
 """Finding a process tree means a walk over all of /proc, some ms of CPU: 0.1 % of a core every 5 s."""
@@ -59,11 +60,11 @@ class Shell:
         marks: MarkFile,
         inbox: "SimpleQueue[s.Observation | Reload | Broken]",
         publish_soon: Callable[[], None],
+        turned: Callable[[Turn], None] = lambda turn: None,
         reload: Callable[[s.Policy], s.Policy],
     ) -> None:
         self.node = node
         self.policy = policy
-        self.turned_at = clock.now()  # when it last decided
         self._cluster = cluster
         self._clock = clock
         self._backend = backend
@@ -72,6 +73,7 @@ class Shell:
         self._marks = marks
         self._inbox = inbox
         self._publish_soon = publish_soon
+        self._turned = turned
         self._reload = reload
         self._closing = threading.Event()
         self._desk = Lane("desk")
@@ -91,11 +93,12 @@ class Shell:
             if isinstance(seen, Reload):
                 self.policy = self._reload(self.policy)
                 seen = s.Tick()
-            now = self.turned_at = self._clock.now()
+            now = self._clock.now()
             before = self.node
             self.node, actions = decide(self.node, seen, now, self.policy)
             for action in actions:
                 self._carry_out(action)
+            self._turned(Turn(self.node, self.policy, now))  # after the orders: see `Turn`
             self._tell(before, seen, now)
             if isinstance(seen, s.Seen):
                 self._tell_unreadable(set(seen.view.unreadable))
