@@ -27,6 +27,17 @@ class Instruments:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
+        self._of_the_lock()
+        self._of_the_server()
+        self.alarms = self._counter("alarms", "Alarms in the log (event=alarm).")
+        self.commands = self._counter(
+            "requests",
+            "Switchovers, failovers and restarts that this node concluded.",
+            kind=get_args(RequestKind),
+            outcome=sorted(FINISHED),
+        )
+
+    def _of_the_lock(self) -> None:
         self.acquisitions = self._counter(
             "acquisitions", "Times this node took the lock, by what had freed it.", cause=causes.KINDS
         )
@@ -40,7 +51,7 @@ class Instruments:
             "Time a renewal took, whatever came of it.",
             namespace=PREFIX,
             buckets=RENEWAL_BUCKETS_S,
-            registry=registry,
+            registry=self._registry,
         )
         self.requests = self._counter("backend_requests", "Calls to the store that ended.", call=CALLS)
         self.errors = self._counter(
@@ -49,6 +60,8 @@ class Instruments:
             call=CALLS,
             error=[*(o for o in OUTCOMES.values() if o not in ANSWERS), INTERNAL],
         )
+
+    def _of_the_server(self) -> None:
         self.starts = self._counter(
             "server_starts", "Starts of the server by what came of them.", role=ROLES, outcome=STARTS
         )
@@ -70,13 +83,6 @@ class Instruments:
         self.self_activations = self._counter(
             "standby_self_activations",
             "Standby servers that were found serving although nobody told them to.",
-        )
-        self.alarms = self._counter("alarms", "Alarms in the log (event=alarm).")
-        self.commands = self._counter(
-            "requests",
-            "Switchovers, failovers and restarts that this node concluded.",
-            kind=get_args(RequestKind),
-            outcome=sorted(FINISHED),
         )
 
     def _counter(self, name: str, says: str, **labels: Sequence[str]) -> Counter:

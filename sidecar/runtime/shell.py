@@ -83,6 +83,7 @@ class Shell:
         self._unreadable: set[str] = set()
         self._stats: tuple[Instant, ServerStats | None] = (Instant(0), None)
         self._process: psutil.Process | None = None
+        self._spent: tuple[Instant, float] | None = None  # when, and the tree's processor time until then
 
     def run(self) -> s.Finished:
         """Decide until there is nothing left to decide."""
@@ -267,7 +268,7 @@ class Shell:
         """Measure the server's tree, at most once in a while. On the publisher's thread only."""
         running = self._servers.server()
         if running is None:
-            self._process = None
+            self._process = self._spent = None
             return None
         pid, started_at = running
         now = self._clock.now()
@@ -278,14 +279,26 @@ class Shell:
         try:
             if self._process is None or self._process.pid != pid:
                 self._process = psutil.Process(pid)
+                self._spent = None
             tree = [self._process, *self._process.children(recursive=True)]
             stats = ServerStats(
                 pid=pid,
                 uptime_s=round((now - started_at) / 1000, 1),
                 rss_bytes=sum(process.memory_info().rss for process in tree),
-                cpu_percent=round(self._process.cpu_percent(), 1),
+                cpu_percent=self._cpu_percent(tree, now),
             )
         except psutil.Error:
             LOG.debug("server %d ended while it was measured", pid)
         self._stats = (now, stats)
         return stats
+
+    def _cpu_percent(self, tree: list[psutil.Process], now: Instant) -> float:
+        """Return the tree's share of a core since the last measurement, 0 at the first.
+
+        A process that ended since takes its time with it, so that a restless tree shows too little.
+        """
+        spent_s = sum(times.user + times.system for times in (process.cpu_times() for process in tree))
+        before, self._spent = self._spent, (now, spent_s)
+        if before is None or now <= before[0]:
+            return 0.0
+        return round(max(0.0, spent_s - before[1]) * 100_000 / (now - before[0]), 1)
