@@ -1,20 +1,19 @@
-"""What the log says: one class per event, whose fields are the log's schema.
+"""What happens, one class per event; the fields are the schema of the log (`sidecar.log` writes it).
 
-Text for people (``12:01:02.345 warning role_changed node=a …``) or JSON for programs. Writing never blocks
-the caller: lines go through a bounded queue, and what a stuck reader makes overflow is counted.
+Who wants to know more than the log says, metrics for one, listens, and is told of every event, whatever the
+log's level.
 """
 
-import json
 import logging
-import queue
-import sys
-import threading
-import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Protocol, TextIO
+from typing import Any, ClassVar, Literal, Protocol
 
 LOG = logging.getLogger("sidecar")
-QUEUE_LINES_MAX = 10_000
+
+ServerEnd = Literal["exited", "signalled", "killed", "deadline", "guard_lost", "not_started"]
+ProbeKind = Literal["ready", "alive", "self_activation"]
 
 
 class Event(Protocol):
@@ -27,7 +26,7 @@ class Event(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoleChanged:
-    """A node entered another phase. The one event worth an operator's alarm."""
+    """A node entered another phase. A warning where it holds the lock, or did: somebody is affected."""
 
     NAME: ClassVar[str] = "role_changed"
     LEVEL: ClassVar[int] = logging.WARNING
@@ -36,9 +35,27 @@ class RoleChanged:
     before: str
     after: str
     cause: str  # the observation's class name, never prose
-    epoch: int
-    lease_left_ms: int | None
+    why: str | None  # taking the lock: how it became free; on the way down: what is wrong, or wanted
+    previous: str | None  # taking the lock: who had it
+    epoch: int  # of the lock it holds, or has just given up or lost
+    lease_left_ms: int | None  # of that lock; below 0 its deadline has passed
     message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TookOver:
+    """The server is ready as active, and where the time went."""
+
+    NAME: ClassVar[str] = "took_over"
+    LEVEL: ClassVar[int] = logging.WARNING
+
+    node: str
+    previous: str | None
+    why: str
+    epoch: int
+    detect_ms: int | None
+    lock_ms: int | None
+    start_ms: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +158,47 @@ class ServerStarted:
 
     run: int
     role: str
+    epoch: int
     pid: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerReady:
+    """A server is ready in its role."""
+
+    NAME: ClassVar[str] = "server_ready"
+    LEVEL: ClassVar[int] = logging.INFO
+
+    run: int
+    role: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probed:
+    """A probe was answered. Logged only at debug level, but where an active server answers again."""
+
+    NAME: ClassVar[str] = "probed"
+    LEVEL: ClassVar[int] = logging.DEBUG
+
+    run: int
+    probe: ProbeKind
+    ok: bool  # self_activation: nothing was found
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestEnded:
+    """A switchover, failover or restart is over; said by the node that concludes it."""
+
+    NAME: ClassVar[str] = "request_ended"
+    LEVEL: ClassVar[int] = logging.INFO
+
+    kind: str
+    request: str
+    state: str
+    to: str | None
+    by: str
+    reason: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,102 +209,47 @@ class ServerEnded:
     LEVEL: ClassVar[int] = logging.INFO
 
     run: int
+    role: str
+    epoch: int
+    how: ServerEnd
     status: int | None
     reason: str
 
 
-def emit(event: Event) -> None:
-    """Log *event*."""
-    LOG.log(event.LEVEL, event.NAME, extra={"fields": asdict(event)})
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeFailed:
+    """A running active server did not answer its alive probe; *of* in a row make it hung."""
+
+    NAME: ClassVar[str] = "probe_failed"
+    LEVEL: ClassVar[int] = logging.WARNING
+
+    run: int
+    reason: str
+    failures: int
+    of: int
 
 
-class TextLine(logging.Formatter):
-    """``<time> <level> <event> <field>=<value> …``."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the line; a traceback, where there is one, follows it."""
-        fields: dict[str, object] = getattr(record, "fields", {})
-        clock = time.strftime("%H:%M:%S", time.localtime(record.created))
-        words = [f"{clock}.{int(record.msecs):03d}", record.levelname.lower(), record.getMessage()]
-        words += [f"{name}={_text(value)}" for name, value in fields.items() if value is not None]
-        trace = "\n" + self.formatException(record.exc_info) if record.exc_info else ""
-        return " ".join(words) + trace
+Listener = Callable[[Event], None]
+_listeners: list[Listener] = []
 
 
-class JsonLine(logging.Formatter):
-    """``{"event": ..., "level": ..., "at_unix_ms": ..., <fields>}``, one object to a line."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the object as one line."""
-        fields: dict[str, object] = getattr(record, "fields", {})
-        line: dict[str, object] = {"event": record.getMessage(), "level": record.levelname.lower()}
-        line["at_unix_ms"] = int(record.created * 1000)
-        if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line | fields, default=str)
+def emit(event: Event, level: int | None = None) -> None:
+    """Log *event*, at its own level or this one, and hand it to who listens."""
+    level = event.LEVEL if level is None else level
+    if LOG.isEnabledFor(level):
+        LOG.log(level, event.NAME, extra={"fields": asdict(event)})
+    for listener in tuple(_listeners):
+        listener(event)
 
 
-def _text(value: object) -> str:
-    text = str(value)
-    return json.dumps(text, ensure_ascii=False) if " " in text or text == "" else text
+@contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """Hand every event to *listener* too, whatever the log's level, on the thread it happens on.
 
-
-class Outlet:
-    """Writes lines to *stream* from a thread of its own, so that a stuck reader stops nobody.
-
-    Server output goes the same way: ``put`` drops and counts when the queue is full.
+    That may be the deciding one: a listener neither blocks nor raises.
     """
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self._lines: queue.Queue[str | None] = queue.Queue(QUEUE_LINES_MAX)
-        self._dropped = 0
-        self._thread = threading.Thread(target=self._write, name="log", daemon=True)
-        self._thread.start()
-
-    def put(self, line: str) -> None:
-        """Queue *line*, or count it as dropped."""
-        try:
-            self._lines.put_nowait(line)
-        except queue.Full:
-            self._dropped += 1
-
-    def close(self, within_s: float = 1.0) -> None:
-        """Write what is queued, as far as the reader takes it in time."""
-        try:
-            self._lines.put_nowait(None)
-        except queue.Full:
-            return
-        self._thread.join(within_s)
-
-    def _write(self) -> None:
-        while (line := self._lines.get()) is not None:
-            try:
-                if self._dropped:
-                    dropped, self._dropped = self._dropped, 0
-                    self._stream.write(f"{dropped} log lines dropped: the reader was too slow\n")
-                self._stream.write(line + "\n")
-                if self._lines.empty():
-                    self._stream.flush()
-            except (OSError, ValueError):
-                continue  # nobody reads any more: that must not stop a supervisor
-
-
-class _OutletHandler(logging.Handler):
-    def __init__(self, outlet: Outlet) -> None:
-        super().__init__()
-        self._outlet = outlet
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._outlet.put(self.format(record))
-
-
-def configure(level: str, *, as_json: bool = False, stream: TextIO | None = None) -> Outlet:
-    """Send the log to *stream* (standard error) and return the outlet, to be closed at the end."""
-    outlet = Outlet(stream if stream is not None else sys.stderr)
-    handler = _OutletHandler(outlet)
-    handler.setFormatter(JsonLine() if as_json else TextLine())
-    LOG.handlers[:] = [handler]
-    LOG.setLevel(level.upper())
-    LOG.propagate = False
-    return outlet
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.remove(listener)

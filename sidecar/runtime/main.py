@@ -13,7 +13,7 @@ from queue import SimpleQueue
 from types import FrameType
 from typing import IO
 
-from sidecar import __version__, events
+from sidecar import __version__, events, log
 from sidecar.clock import BootClock
 from sidecar.config import Config, diff, exposed, with_live
 from sidecar.core import state as s
@@ -52,7 +52,7 @@ def run(config: Config, mode: Mode, reload: Callable[[], Config] | None = None) 
         GuardError: No guard is to be had, or not with the enforcement that was asked for.
     """
     with ExitStack() as stack:
-        outlet = events.configure(config.log.level, as_json=config.log.format == "json")
+        outlet = log.configure(config.log.level, as_json=config.log.format == "json")
         stack.callback(outlet.close)
         stack.enter_context(_only_one(Path(config.paths.run)))
         return Sidecar(config, mode, reload, stack, outlet).run()
@@ -95,7 +95,7 @@ class Sidecar:
         mode: Mode,
         reload: Callable[[], Config] | None,
         stack: ExitStack,
-        outlet: events.Outlet,
+        outlet: log.Log,
     ) -> None:
         self._config = config
         self._mode = mode
@@ -259,11 +259,11 @@ class Sidecar:
         if self._mode.raw_output:
             self._raw[stream].put(line)
         else:
-            self._outlet.put(f"server| {line}")
+            self._outlet.server(stream, line)
 
     def _catch_signals(self) -> None:
         self._raw = (
-            {"stdout": events.Outlet(sys.stdout), "stderr": self._outlet} if self._mode.raw_output else {}
+            {"stdout": log.Outlet(sys.stdout), "stderr": self._outlet} if self._mode.raw_output else {}
         )
 
         def stop(_number: int, _frame: FrameType | None) -> None:

@@ -1,5 +1,6 @@
 """The prober: asks the server of the present run how it is, from a thread of its own."""
 
+import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from sidecar.clock import Clock
 from sidecar.core import state as s
 from sidecar.core.model import Role
 from sidecar.core.units import Instant
-from sidecar.events import LOG
+from sidecar.events import LOG, Probed, ProbeFailed, ProbeKind, ServerReady, emit
 from sidecar.probes import OK, Finding, Probe
 
 
@@ -63,7 +64,7 @@ class Prober:
         """Ask this run from now on. One that needs no asking is ready at once."""
         at_once = role == "standby" or watching.ready is None
         if at_once:
-            self._post(s.ServerReady(run))
+            self._ready(run, role)
         self._subject = _Subject(run, role, at_once, watching, activated)
         if self._asks(self._subject):
             if self._thread is None:
@@ -108,25 +109,46 @@ class Prober:
     def _turn(self, subject: _Subject, failures: int) -> tuple[int, int]:
         watching = subject.watching
         if subject.role == "standby":
-            if subject.activated is not None and self._ask(subject.activated, watching.timeout_ms).ok:
+            if subject.activated is None:
+                return 0, watching.every_ms
+            activated = self._ask(subject.activated, watching.timeout_ms).ok
+            emit(Probed(run=subject.run, probe="self_activation", ok=not activated, reason=""))
+            if activated:
                 self._post(s.ServerActivated(subject.run))
             return 0, watching.every_ms
         if not subject.ready:
-            if watching.ready is not None and not self._ask(watching.ready, watching.ready_timeout_ms).ok:
-                return 0, watching.ready_every_ms
+            if watching.ready is not None:
+                finding = self._ask(watching.ready, watching.ready_timeout_ms)
+                self._tell(subject, "ready", finding, logging.DEBUG)
+                if not finding.ok:
+                    return 0, watching.ready_every_ms
             ready = _Subject(subject.run, subject.role, True, watching, subject.activated)
             if self._subject is subject:
                 self._subject = ready
-                self._post(s.ServerReady(subject.run))
+                self._ready(subject.run, subject.role)
             return 0, watching.every_ms
         assert watching.alive is not None
         finding = self._ask(watching.alive, watching.timeout_ms)
+        self._tell(subject, "alive", finding, logging.INFO if finding.ok and failures else logging.DEBUG)
         failures = 0 if finding.ok else failures + 1
+        if failures:
+            found = ProbeFailed(
+                run=subject.run, reason=finding.reason, failures=failures, of=watching.failures
+            )
+            emit(found)
         if failures >= watching.failures:
             reason = f"{failures} probes failed in a row: {finding.reason}"
             self._post(s.ServerSick(subject.run, reason))
             failures = 0
         return failures, watching.every_ms
+
+    def _ready(self, run: s.Run, role: Role) -> None:
+        self._post(s.ServerReady(run))
+        emit(ServerReady(run=run, role=role))
+
+    @staticmethod
+    def _tell(subject: _Subject, probe: ProbeKind, finding: Finding, level: int) -> None:
+        emit(Probed(run=subject.run, probe=probe, ok=finding.ok, reason=finding.reason), level)
 
     def _ask(self, probe: Probe, timeout_ms: int) -> Finding:
         return probe.check(Instant(self._clock.now() + timeout_ms))

@@ -6,13 +6,14 @@ import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import assert_never
 
 from sidecar.clock import Clock
 from sidecar.core import state as s
 from sidecar.core.model import Role
 from sidecar.core.units import Epoch, Instant
 from sidecar.errors import GuardError, SidecarError
-from sidecar.events import LOG, Notice, Raised, ServerEnded, ServerStarted, emit
+from sidecar.events import LOG, Notice, Raised, ServerEnd, ServerEnded, ServerStarted, emit
 from sidecar.guard import events as g
 from sidecar.guard.client import GuardClient
 from sidecar.runtime.lanes import Lane
@@ -62,6 +63,7 @@ class ServerLane:
         self._broken = broken
         self._names: dict[str, s.Run] = {}
         self._roles: dict[s.Run, Role] = {}
+        self._epochs: dict[s.Run, Epoch] = {}
         self._deadlines: dict[s.Run, Instant] = {}
         self._pids: dict[s.Run, tuple[int, Instant]] = {}
         self._prefix = os.urandom(4).hex()
@@ -91,7 +93,7 @@ class ServerLane:
         if found is not None and adopt:
             self._names[found.run] = 0
             role: Role = "active" if found.role == "active" else "standby"
-            self._roles[0] = role
+            self._roles[0], self._epochs[0] = role, found.epoch
             if found.server_pid is not None:
                 self._begun(0, found.server_pid, found.started_at)
         early, self._early = self._early or [], None
@@ -112,7 +114,7 @@ class ServerLane:
     def start(self, order: s.StartServer) -> None:
         """Prepare and start a server. A late start is refused by the guard."""
         self._deadlines = {order.run: order.deadline}
-        self._roles[order.run] = order.role
+        self._roles[order.run], self._epochs[order.run] = order.role, order.epoch
         self._lane.put(lambda: self._start(order))
 
     def extend(self, run: s.Run, deadline: Instant, note: str | None) -> None:
@@ -227,13 +229,15 @@ class ServerLane:
                 emit(Raised(text=f"guard lost: {reason}; its server dies with it"))
             case g.Started(name, pid) if name in self._names:
                 run = self._names[name]
-                emit(ServerStarted(run=run, role=self._roles[run], pid=pid))
+                emit(ServerStarted(run=run, role=self._roles[run], epoch=self._epochs[run], pid=pid))
                 self._begun(run, pid, self._clock.now())
             case g.StartFailed(name, reason) if name in self._names:
                 self._gone(self._names[name], None, reason)
             case g.Exited(name, status, killed_by) if name in self._names:
                 why = {"deadline": "killed at its deadline", "guard": "died with its guard", "order": ""}
-                self._gone(self._names[name], status, why[killed_by] if killed_by else "")
+                self._gone(
+                    self._names[name], status, why[killed_by] if killed_by else "", _end(status, killed_by)
+                )
             case g.OrderRefused(name, order, reason) if name in self._names:
                 emit(Notice(text=f"guard refused {order}: {reason}"))
             case _:
@@ -247,14 +251,29 @@ class ServerLane:
         except SidecarError as error:  # server.xml became unreadable while it runs: say so, leave it be
             emit(Raised(text=f"cannot probe the server: {error}"))
 
-    def _gone(self, run: s.Run, status: int | None, reason: str) -> None:
+    def _gone(self, run: s.Run, status: int | None, reason: str, how: ServerEnd = "not_started") -> None:
         self._prober.forget(run)
         self._names = {name: known for name, known in self._names.items() if known != run}
         self._pids.pop(run, None)
         if self._roles[run] == "active":
             self._rest()  # in the lane before the next start
         self._post(s.ServerGone(run, status, reason))
-        emit(ServerEnded(run=run, status=status, reason=reason))
+        role, epoch = self._roles[run], self._epochs[run]
+        emit(ServerEnded(run=run, role=role, epoch=epoch, how=how, status=status, reason=reason))
+
+
+def _end(status: int | None, killed_by: g.KilledBy | None) -> ServerEnd:
+    match killed_by:
+        case "deadline":
+            return "deadline"
+        case "guard":
+            return "guard_lost"
+        case "order":
+            return "killed"
+        case None:
+            return "signalled" if status is not None and status < 0 else "exited"
+        case _:
+            assert_never(killed_by)
 
 
 def stop_signal_number(name: str) -> int:

@@ -20,12 +20,14 @@ from sidecar.core.model import FINISHED, HistoryEntry, NodeRecord, ServerStats
 from sidecar.core.outlook import describe, wake_at
 from sidecar.core.units import NO_EPOCH, Epoch, Instant
 from sidecar.errors import BackendError, Conflict
-from sidecar.events import LOG, Notice, Raised, RoleChanged, emit
+from sidecar.events import LOG, Notice, Raised, RequestEnded, TookOver, emit
 from sidecar.ports import Backend
 from sidecar.runtime.lanes import Health, Lane
 from sidecar.runtime.locking import LockLane, hold_to_note
 from sidecar.runtime.marks import MarkFile
 from sidecar.runtime.serving import ServerLane
+from sidecar.runtime.telling import level_of, role_change
+from sidecar.runtime.turn import Turn
 
 STATS_EVERY_MS = 15_000
 """Finding a process tree means a walk over all of /proc, some ms of CPU: 0.1 % of a core every 5 s."""
@@ -58,6 +60,7 @@ class Shell:
         marks: MarkFile,
         inbox: "SimpleQueue[s.Observation | Reload | Broken]",
         publish_soon: Callable[[], None],
+        turned: Callable[[Turn], None] = lambda turn: None,
         reload: Callable[[s.Policy], s.Policy],
     ) -> None:
         self.node = node
@@ -70,6 +73,7 @@ class Shell:
         self._marks = marks
         self._inbox = inbox
         self._publish_soon = publish_soon
+        self._turned = turned
         self._reload = reload
         self._closing = threading.Event()
         self._desk = Lane("desk")
@@ -79,6 +83,7 @@ class Shell:
         self._unreadable: set[str] = set()
         self._stats: tuple[Instant, ServerStats | None] = (Instant(0), None)
         self._process: psutil.Process | None = None
+        self._spent: tuple[Instant, float] | None = None  # when, and the tree's processor time until then
 
     def run(self) -> s.Finished:
         """Decide until there is nothing left to decide."""
@@ -94,6 +99,7 @@ class Shell:
             self.node, actions = decide(self.node, seen, now, self.policy)
             for action in actions:
                 self._carry_out(action)
+            self._turned(Turn(self.node, self.policy, now))  # after the orders: see `Turn`
             self._tell(before, seen, now)
             if isinstance(seen, s.Seen):
                 self._tell_unreadable(set(seen.view.unreadable))
@@ -147,6 +153,7 @@ class Shell:
                 epoch = self._epoch()
                 self._desk.put(lambda: self._answer(action, epoch))
             case s.RecordChange():
+                self._tell_takeover(action)
                 self._desk.put(lambda: self._record_change(action))
             case s.Alarm(text):
                 emit(Raised(text=text))
@@ -179,10 +186,18 @@ class Shell:
         except BackendError as error:
             self._health.ill(error)
             self._inbox.put(s.AnswerFailed())
-        state = answer.request.state
-        if state in FINISHED:
-            why = f": {answer.request.reason}" if answer.request.reason else ""
-            emit(Notice(text=f"{answer.request.kind} {answer.request.id}: {state}{why}"))
+        request = answer.request
+        if request.state in FINISHED:
+            emit(
+                RequestEnded(
+                    kind=request.kind,
+                    request=request.id,
+                    state=request.state,
+                    to=request.to,
+                    by=request.by,
+                    reason=request.reason,
+                )
+            )
 
     def _record_change(self, record: s.RecordChange) -> None:
         change = record.change
@@ -223,22 +238,25 @@ class Shell:
         old, new = before.phase, self.node.phase
         record = self._shape(now)
         if type(old) is not type(new):
-            lease = new.lease if isinstance(new, s.Holding) else None
-            emit(
-                RoleChanged(
-                    node=self.policy.node,
-                    before=type(old).__name__.lower(),
-                    after=type(new).__name__.lower(),
-                    cause=type(seen).__name__,
-                    epoch=0 if lease is None else lease.epoch,
-                    lease_left_ms=None if lease is None else lease.deadline - now,
-                    message=record.message,
-                )
-            )
+            emit(role_change(before, self.node, seen, now, record), level_of(before, self.node, seen))
         shape = (record.role, record.state, record.message, record.epoch, record.available, record.mark)
         if shape != self._published:
             self._published = shape
             self._publish_soon()
+
+    def _tell_takeover(self, record: s.RecordChange) -> None:
+        change = record.change
+        emit(
+            TookOver(
+                node=self.policy.node,
+                previous=change.previous,
+                why=change.cause,
+                epoch=record.epoch,
+                detect_ms=change.detect_ms,
+                lock_ms=change.lock_ms,
+                start_ms=record.start_ms,
+            )
+        )
 
     def _shape(self, now: Instant) -> NodeRecord:
         enforcement = self._servers.enforcement
@@ -250,7 +268,7 @@ class Shell:
         """Measure the server's tree, at most once in a while. On the publisher's thread only."""
         running = self._servers.server()
         if running is None:
-            self._process = None
+            self._process = self._spent = None
             return None
         pid, started_at = running
         now = self._clock.now()
@@ -261,14 +279,26 @@ class Shell:
         try:
             if self._process is None or self._process.pid != pid:
                 self._process = psutil.Process(pid)
+                self._spent = None
             tree = [self._process, *self._process.children(recursive=True)]
             stats = ServerStats(
                 pid=pid,
                 uptime_s=round((now - started_at) / 1000, 1),
                 rss_bytes=sum(process.memory_info().rss for process in tree),
-                cpu_percent=round(self._process.cpu_percent(), 1),
+                cpu_percent=self._cpu_percent(tree, now),
             )
         except psutil.Error:
             LOG.debug("server %d ended while it was measured", pid)
         self._stats = (now, stats)
         return stats
+
+    def _cpu_percent(self, tree: list[psutil.Process], now: Instant) -> float:
+        """Return the tree's share of a core since the last measurement, 0 at the first.
+
+        A process that ended since takes its time with it, so that a restless tree shows too little.
+        """
+        spent_s = sum(times.user + times.system for times in (process.cpu_times() for process in tree))
+        before, self._spent = self._spent, (now, spent_s)
+        if before is None or now <= before[0]:
+            return 0.0
+        return round(max(0.0, spent_s - before[1]) * 100_000 / (now - before[0]), 1)

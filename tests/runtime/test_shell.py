@@ -4,24 +4,27 @@ Method: the real shell over a scripted store, with a server lane that only takes
 Not covered: decisions (tests/core), and the parts put together (tests/system).
 """
 
+import subprocess
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+import psutil
 import pytest
 
 from sidecar.core import state as s
 from sidecar.core.model import HistoryEntry
-from sidecar.core.units import Epoch
+from sidecar.core.units import Epoch, Instant
 from sidecar.errors import Conflict, NotHolder, NotSent, OutcomeUnknown
 from sidecar.runtime.locking import LockLane, hold_from_note
 from sidecar.runtime.marks import MarkFile
 from sidecar.runtime.serving import ServerLane
-from sidecar.runtime.shell import Broken, Reload, Shell
+from sidecar.runtime.shell import STATS_EVERY_MS, Broken, Reload, Shell
 from tests.core.made import EPOCH, LEASE, POLICY, at, request, serving
-from tests.runtime.stubs import WITHIN_S, Inbox, Store, clock, hold
+from tests.harness.process import wait_until
+from tests.runtime.stubs import NOW, WITHIN_S, Inbox, Store, clock, hold
 
 QUICK = replace(POLICY, renew_every_ms=200)  # a failed call is made again after 50 ms
 
@@ -30,6 +33,10 @@ class Servers:
     """A server lane that takes notes."""
 
     enforcement = "kernel"
+    running: tuple[int, Instant] | None = None
+
+    def server(self) -> tuple[int, Instant] | None:
+        return self.running
 
     def __init__(self) -> None:
         self.orders: list[tuple[Any, ...]] = []
@@ -52,6 +59,7 @@ class Stage:
 
     def __init__(self, folder: Path) -> None:
         self.store, self.inbox, self.servers = Store(), Inbox(), Servers()
+        self.clock = clock()
         self.locks = LockLane(self.store.backend, clock(), self.inbox.put, lambda: 1_000)
         self.locks.adopt(hold(EPOCH))
         self.marks = MarkFile(folder, "plant-7")
@@ -60,7 +68,7 @@ class Stage:
             s.Node(serving(), s.Memory(call="renew", mark=EPOCH, runs=3)),
             QUICK,
             cluster="plant-7",
-            clock=clock(),
+            clock=self.clock,
             backend=self.store.backend,
             locks=self.locks,
             servers=cast(ServerLane, self.servers),
@@ -226,3 +234,29 @@ def test_the_end_of_the_sidecar_does_not_wait_for_the_history(stage: Stage) -> N
     stage.shell.close()
 
     assert not stage.shell._desk._thread.is_alive()
+
+
+# What it says of its server.
+
+
+def test_bug_the_processor_time_of_a_server_was_that_of_its_launcher(stage: Stage) -> None:
+    with subprocess.Popen(
+        ["sh", "-c", "while :; do :; done & echo $!; wait"], stdout=subprocess.PIPE
+    ) as launcher:
+        assert launcher.stdout is not None
+        worker = psutil.Process(int(launcher.stdout.readline()))
+        try:
+            stage.servers.running = (launcher.pid, NOW)
+            first = stage.shell.record().server
+            burnt_s = worker.cpu_times().user
+            wait_until(lambda: worker.cpu_times().user >= burnt_s + 0.1, "the worker to burn 100 ms")
+            stage.clock.advance(STATS_EVERY_MS)
+            second = stage.shell.record().server
+        finally:
+            worker.kill()
+
+    assert first is not None
+    assert second is not None
+    assert first.cpu_percent == 0.0
+    assert second.cpu_percent >= 0.5
+    assert second.uptime_s == 15.0

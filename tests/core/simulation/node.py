@@ -205,3 +205,5 @@ class Node(Process):
     def emitted(self, event: events.Event) -> None:
         if self.alive and isinstance(event, events.Raised | events.Notice):
             self.loop.tell(self.name, f"says: {event.text}")
+        elif self.alive and isinstance(event, events.RequestEnded):
+            self.loop.tell(self.name, f"says: {event.kind} {event.request}: {event.state}")

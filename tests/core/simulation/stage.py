@@ -72,7 +72,7 @@ def _wall_ms() -> int:
     return WALL_FROM_MS + current().process.loop.now
 
 
-def _emit(event: events.Event) -> None:
+def _emit(event: events.Event, level: int | None = None) -> None:
     process = current().process
     if isinstance(process, Node):
         process.emitted(event)
@@ -123,7 +123,7 @@ PUT = (
     (locking, {"LOG": _LOG}),
     (clock, {"random": _Random}),
     (watching, {"threading": _THREADING, "LOG": _LOG, "random": _Random}),
-    (probing, {"threading": _THREADING, "LOG": _LOG}),
+    (probing, {"threading": _THREADING, "emit": _emit, "LOG": _LOG}),
     (serving, {"GuardClient": GuardClient, "emit": _emit, "LOG": _LOG}),
     (
         shell,
