@@ -134,6 +134,34 @@ class ServerEnded:
     reason: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HookEnded:
+    """A hook has said that all is well."""
+
+    NAME: ClassVar[str] = "hook_ended"
+    LEVEL: ClassVar[int] = logging.INFO
+
+    hook: str
+    epoch: int
+    status: int | None  # exit status, -signal, None when it did not end by itself
+    outcome: str
+    took_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HookFailed:
+    """A hook has ended otherwise, or had to be ended."""
+
+    NAME: ClassVar[str] = "hook_failed"
+    LEVEL: ClassVar[int] = logging.WARNING
+
+    hook: str
+    epoch: int
+    status: int | None
+    outcome: str
+    took_ms: int
+
+
 def emit(event: Event) -> None:
     """Log *event*."""
     LOG.log(event.LEVEL, event.NAME, extra={"fields": asdict(event)})

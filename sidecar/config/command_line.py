@@ -69,7 +69,11 @@ def for_exec(
     option("--restarts", "server.restarts.attempts", 0 if once else restarts)
     option("--state-dir", "paths.state", str(state_dir))
     option("--state-dir", "paths.run", str(state_dir / "run"))
-    return finish(sources, os.environ if environ is None else environ, once=once)
+    config = finish(sources, os.environ if environ is None else environ, once=once)
+    for path in sources.found:
+        if path.startswith("hooks."):
+            raise sources.problem(path, "exec has no hooks; they belong to run")
+    return config
 
 
 def _backend(url: str) -> dict[str, object]:
