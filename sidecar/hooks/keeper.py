@@ -61,12 +61,13 @@ class Lines:
         return bool(data)
 
     def finish(self) -> None:
-        """Tell what is left when the hook is over."""
+        """Tell what is left when the hook is over, and wait for a sidecar that is a little behind."""
         for _ in range(1024):  # a pipe holds 64 KB unless the hook asked for up to 1 MB
             if not self.read():
                 break
         if self.rest:
             self._tell(self.rest)
+        self.control.settimeout(KILL_MS / 1000)
         if self.dropped:
             self.told = 0
             self._tell(f"({self.dropped} lines more were dropped)".encode())
@@ -146,14 +147,13 @@ def main(timeout_ms: int, argv: list[str]) -> None:
         root = spawn(argv, into)
     except OSError as error:
         why = f"cannot be started: {error.strerror}"
+        os.close(into)
     else:
         os.close(into)
         why = wait(control, root, lines, deadline_ms)
         status = end(root)
-        lines.finish()
-    control.setblocking(True)
+    lines.finish()
     with contextlib.suppress(OSError):
-        control.settimeout(KILL_MS / 1000)
         control.send(f"={'-' if why or status is None else status} {why}".encode())
     control.close()
     with contextlib.suppress(ChildProcessError):

@@ -21,7 +21,7 @@ from sidecar.runtime.marks import MarkFile
 from sidecar.runtime.serving import ServerLane
 from sidecar.runtime.shell import Broken, Reload, Shell
 from tests.core.made import EPOCH, LEASE, POLICY, at, request, serving
-from tests.runtime.stubs import WITHIN_S, Inbox, Store, clock, hold
+from tests.runtime.stubs import WITHIN_S, Inbox, Store, clock, hold, hooks_of
 
 QUICK = replace(POLICY, renew_every_ms=200)  # a failed call is made again after 50 ms
 
@@ -56,6 +56,7 @@ class Stage:
         self.locks.adopt(hold(EPOCH))
         self.marks = MarkFile(folder, "plant-7")
         self.reloads = 0
+        self.hooks = hooks_of()
         self.shell = Shell(
             s.Node(serving(), s.Memory(call="renew", mark=EPOCH, runs=3)),
             QUICK,
@@ -66,6 +67,7 @@ class Stage:
             servers=cast(ServerLane, self.servers),
             marks=self.marks,
             inbox=self.inbox.queue,
+            hooks=self.hooks,
             publish_soon=lambda: None,
             reload=self.reload,
         )
@@ -76,6 +78,7 @@ class Stage:
 
     def close(self) -> None:
         self.shell.close()
+        self.hooks.close()
         self.locks.close()
 
 
