@@ -113,7 +113,7 @@ class Sidecar:
         self._timeout_ms = config.lock.request_timeout_ms
         self._locks = LockLane(self._backend, self._clock, self._post, lambda: self._timeout_ms)
         place = Place(config.cluster, config.node, config.server.home)
-        self._hooks = Hooks(lambda: self._config.hooks, place, self._outlet.put)
+        self._hooks = Hooks(lambda: self._config.hooks, place, lambda line: self._outlet.put(line))
         self._servers = ServerLane(
             self._kind,
             self._serving(),
