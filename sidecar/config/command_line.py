@@ -70,10 +70,14 @@ def for_exec(
     option("--state-dir", "paths.state", str(state_dir))
     option("--state-dir", "paths.run", str(state_dir / "run"))
     config = finish(sources, os.environ if environ is None else environ, once=once)
+    _no_hooks(sources)
+    return config
+
+
+def _no_hooks(sources: Sources) -> None:
     for path in sources.found:
         if path.startswith("hooks."):
             raise sources.problem(path, "exec has no hooks; they belong to run")
-    return config
 
 
 def _backend(url: str) -> dict[str, object]:
