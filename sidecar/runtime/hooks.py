@@ -82,7 +82,7 @@ class Hooks:
         self._told: State | None = None  # by the shell alone
         self._overtaken: State | None = None  # by a hook of the server lane
         self._running: _Announcement | None = None
-        self._lane = Lane("hooks")
+        self._lane: Lane | None = None  # made for the first hook
 
     # For the server lane.
 
@@ -117,13 +117,15 @@ class Hooks:
         state = state_of(node)
         if state != self._told:
             self._told = state
-            if state is not None:
+            if state is not None and getattr(self._configured(), state.hook) is not None:
+                self._lane = self._lane or Lane("hooks")
                 self._lane.put(lambda: self._announce(state))
 
     def close(self) -> None:
         """End what runs."""
         self._end_announcing()
-        self._lane.close()
+        if self._lane is not None:
+            self._lane.close()
 
     def _end_announcing(self) -> "_Announcement | None":
         self._overtaken = self._told

@@ -91,7 +91,7 @@ def test_hooks_of_a_switchover_and_of_one_that_is_refused(tmp_path: Path, namesp
         journal.find("after_stop", first, 3)
         journal.find("on_active", second, 4)
         newest = json.loads(cluster.sidecar("history", "-o", "json").stdout)[0]
-        assert (newest["node"], newest["cause"]) == (second, "before_active refused: exit 1")
+        assert (newest["to"], newest["cause"]) == (second, "before_active refused: exit 1")
         until(
             f"{first} is told", lambda: ("on_standby", first) in {line[:2] for line in journal.lines()[-3:]}
         )

@@ -6,7 +6,11 @@ from tests.mutants.mutant import Mutant
 
 LOCKING, WATCHING, MARKS = (f"tests/runtime/test_{name}.py" for name in ("locking", "watching", "marks"))
 SERVING, PROBING, SHELL = (f"tests/runtime/test_{name}.py" for name in ("serving", "probing", "shell"))
-HOOKS, NODES, BROKEN = "tests/runtime/test_hooks.py", "tests/system/test_nodes.py", "tests/system/test_broken_parts.py"
+HOOKS, NODES, BROKEN = (
+    "tests/runtime/test_hooks.py",
+    "tests/system/test_nodes.py",
+    "tests/system/test_broken_parts.py",
+)
 
 MUTANTS = (
     # the lock lane
