@@ -10,9 +10,11 @@ after `after_stop` has taken it away, nor `on_standby` take away what `before_ac
 """
 
 import os
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from threading import Event
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from sidecar.config.hooks import Hooks as Configured
 from sidecar.core import state as s
@@ -83,6 +85,16 @@ class Hooks:
         self._overtaken: State | None = None  # by a hook of the server lane
         self._running: _Announcement | None = None
         self._lane: Lane | None = None  # made for the first hook
+
+    def missing(self) -> list[str]:
+        """Return what is wrong with the programs, one line each, before any is needed."""
+        folder = Path(self._place.folder)
+        argvs = {name: getattr(self._configured(), name) for name in get_args(Name)}
+        return [
+            f"hooks.{name}: {argv[0]}: no such program"
+            for name, argv in argvs.items()
+            if argv is not None and shutil.which(folder / argv[0] if "/" in argv[0] else argv[0]) is None
+        ]
 
     # For the server lane.
 

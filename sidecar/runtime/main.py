@@ -138,6 +138,8 @@ class Sidecar:
         ours = [found.keeper_pid] if found is not None and found.keeper_pid is not None else []
         for text in self._kind.check(ours):
             events.emit(events.Notice(text=text))
+        for text in self._hooks.missing():
+            events.emit(events.Raised(text=text))
 
     def run(self) -> int:
         """Run the shell, then leave everything in order."""

@@ -21,7 +21,7 @@ from sidecar.core.units import NO_EPOCH, Epoch
 from sidecar.hooks.errand import Errand, Outcome
 from sidecar.hooks.keeper import LINES_MAX
 from sidecar.runtime import hooks as module
-from tests.core.made import EPOCH, LEASE, serving
+from tests.core.made import EPOCH, LEASE
 from tests.harness.process import wait_until
 from tests.runtime.stubs import WITHIN_S, Inbox, hooks_of
 from tests.runtime.test_serving import Stage, soon
@@ -162,6 +162,13 @@ class Beside:
         file = self.folder / "told"
         return file.read_text().splitlines() if file.exists() else []
 
+    def drain(self) -> None:
+        """Wait until the lane has nothing more to do."""
+        done = threading.Event()
+        assert self.hooks._lane is not None
+        self.hooks._lane.put(done.set)
+        assert done.wait(WITHIN_S)
+
     def await_told(self, *lines: str) -> None:
         wait_until(lambda: self.told() == list(lines), f"{lines}, and there is {self.told()}")
 
@@ -177,33 +184,31 @@ STANDBY = s.Node(s.Idle(), s.Memory())
 STARTING = s.Node(s.Starting(LEASE, 3, LEASE.deadline), s.Memory())
 
 
-def active(run: int = 3) -> s.Node:
-    return s.Node(serving(run), s.Memory())
+def active(run: int = 3, epoch: int = EPOCH) -> s.Node:
+    return s.Node(s.Serving(s.Lease(Epoch(epoch), LEASE.deadline), run), s.Memory())
 
 
 def test_each_state_is_told_once_and_each_run_anew(beside: Beside) -> None:
-    on_active = f"on_active active {EPOCH}"
-    for node in (STANDBY, STANDBY):
+    on_standby, on_active = "on_standby standby 0", f"on_active active {EPOCH}"
+    expected: list[str] = []
+    for node, line in ((STANDBY, on_standby), (active(), on_active), (active(4), on_active)):
         beside.hooks.tell(node)
-    beside.await_told("on_standby standby 0")
-    beside.hooks.tell(STARTING)
-    for node in (active(), active()):
+        expected.append(line)
+        beside.await_told(*expected)
         beside.hooks.tell(node)
-    beside.await_told("on_standby standby 0", on_active)
-    beside.hooks.tell(active(4))
-
-    beside.await_told("on_standby standby 0", on_active, on_active)
+        beside.drain()
+        assert beside.told() == expected
 
 
 def test_one_that_was_overtaken_is_not_begun(beside: Beside, tmp_path: Path) -> None:
     (tmp_path / "hold").touch()
     beside.hooks.tell(STANDBY)
     wait_until((tmp_path / "begun").exists, "the first runs")
-    for node in (STARTING, active(), STARTING, STANDBY, STARTING, active(5)):
+    for node in (STARTING, active(), STARTING, STANDBY, STARTING, active(5, epoch=9)):
         beside.hooks.tell(node)
     (tmp_path / "go").touch()
 
-    beside.await_told("on_standby standby 0", f"on_active active {EPOCH}")
+    beside.await_told("on_standby standby 0", "on_active active 9")
 
 
 @pytest.mark.parametrize(
@@ -248,6 +253,17 @@ def test_a_hook_sees_its_role_and_nothing_of_our_own(monkeypatch: pytest.MonkeyP
         for line in ("OTHERS=stay", "SIDECAR_CLUSTER=plant-7", "SIDECAR_EPOCH=7", "SIDECAR_NODE=a")
     ] + ["hook after_stop| SIDECAR_ROLE=active"]
     hooks.close()
+
+
+def test_a_program_that_is_missing_is_told_before_it_is_needed(tmp_path: Path) -> None:
+    hooks = hooks_of(
+        before_active=["sh"], on_active=["/bin/sh"], after_stop=["nosuch"], on_standby=[str(tmp_path)]
+    )
+
+    assert hooks.missing() == [
+        "hooks.after_stop: nosuch: no such program",
+        f"hooks.on_standby: {tmp_path}: no such program",
+    ]
 
 
 def test_where_none_is_configured_none_runs() -> None:

@@ -24,7 +24,7 @@ class Errand:
         process = current().process
         assert isinstance(process, Node)
         self.node, self.host = process, process.host
-        self.name, self.timeout_ms, self.epoch = argv[0], timeout_ms, Epoch(int(environment["SIDECAR_EPOCH"]))
+        self.name, self.timeout_ms, self.epoch = argv[1], timeout_ms, Epoch(int(environment["SIDECAR_EPOCH"]))
         self.called_off = False
         self._off = Event()
 

@@ -41,7 +41,7 @@ def config_of(
     hooks: bool,
 ) -> Config:
     """Return what an operator would have written, made short: everything happens within a few TTLs."""
-    argvs = ", ".join(f"{name}: [{name}]" for name in HOOKS)
+    argvs = ", ".join(f"{name}: [sh, {name}]" for name in HOOKS)
     text = f"""
         cluster: simulated
         node: {name}
