@@ -136,7 +136,7 @@ class ServerEnded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HookEnded:
-    """A hook has said that all is well."""
+    """A hook has said that all is well, or was called off as its time is over."""
 
     NAME: ClassVar[str] = "hook_ended"
     LEVEL: ClassVar[int] = logging.INFO
@@ -150,7 +150,7 @@ class HookEnded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HookFailed:
-    """A hook has ended otherwise, or had to be ended."""
+    """A hook has said no, or was not finished in time."""
 
     NAME: ClassVar[str] = "hook_failed"
     LEVEL: ClassVar[int] = logging.WARNING

@@ -171,7 +171,7 @@ class Job(NamedTuple):
     def run(self) -> Outcome:
         """Run it, and log how it ended."""
         outcome = self.errand.run()
-        event = HookEnded if outcome.ok else HookFailed
+        event = HookEnded if outcome.ok or self.errand.called_off else HookFailed
         emit(
             event(
                 hook=self.name,
