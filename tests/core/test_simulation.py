@@ -61,7 +61,7 @@ INTERESTING = {
     "lease over in Stopping": 140,
     "lock lost in Serving": 101,
     "lock lost in Starting": 2,
-    "lock lost in Stopping": 8,
+    "lock lost in Stopping": 3,
     "exit, server kept": 46,
     "changes recorded": 960,
     "answer: switchover done": 52,
