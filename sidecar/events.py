@@ -229,6 +229,34 @@ class ProbeFailed:
     of: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HookEnded:
+    """A hook has said that all is well, or was called off as its time is over."""
+
+    NAME: ClassVar[str] = "hook_ended"
+    LEVEL: ClassVar[int] = logging.INFO
+
+    hook: str
+    epoch: int
+    status: int | None  # exit status, -signal, None when it did not end by itself
+    outcome: str
+    took_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HookFailed:
+    """A hook has said no, or was not finished in time."""
+
+    NAME: ClassVar[str] = "hook_failed"
+    LEVEL: ClassVar[int] = logging.WARNING
+
+    hook: str
+    epoch: int
+    status: int | None
+    outcome: str
+    took_ms: int
+
+
 Listener = Callable[[Event], None]
 _listeners: list[Listener] = []
 

@@ -32,6 +32,8 @@ MAY_IMPORT = {
     "sidecar/core/": ("sidecar.core",),
     # the sidecar's side of the guard's socket; what the guard process runs is GUARD below
     "sidecar/guard/": ("sidecar.guard", "sidecar.core", "sidecar.clock", "sidecar.errors"),
+    # and of a hook's; what the keeper of a hook runs is ALONE below
+    "sidecar/hooks/": ("sidecar.hooks", "sidecar.guard", "sidecar.core", "sidecar.clock"),
     "sidecar/standin/": ("sidecar.standin",),  # plays a foreign program, and may run without ours
     "sidecar/clock.py": ("sidecar.core",),
     "sidecar/errors.py": (),
@@ -136,6 +138,7 @@ def clock_reads(tree: ast.Module) -> Iterator[str]:
 
 # The guard process must live when all else is broken: the standard library, and itself.
 GUARD = imported_from("sidecar/guard/guard.py")
+ALONE = GUARD | imported_from("sidecar/hooks/start.py")  # whoever runs a hook as well: it may be asked late
 
 
 @pytest.fixture(params=FILES, ids=named)
@@ -146,7 +149,7 @@ def path(request: pytest.FixtureRequest) -> Path:
 def test_imports_point_inwards(path: Path) -> None:
     name, tree = named(path), ast.parse(path.read_text())
     allowed = next(v for prefix, v in MAY_IMPORT.items() if name.startswith(prefix))
-    standard_only = name in GUARD or name.startswith(("sidecar/core/", "sidecar/standin/"))
+    standard_only = name in ALONE or name.startswith(("sidecar/core/", "sidecar/standin/"))
 
     for module in imports(tree):
         if module.split(".")[0] in ("sidecar", "backends"):
@@ -180,6 +183,9 @@ def test_the_guard_process_is_made_of_nothing_else() -> None:
 
     assert "sidecar/guard/keeper.py" in GUARD, "the walk over imports found too little"
     assert not outside, f"the guard process imports {sorted(outside)}"
+    beside = {name for name in ALONE - GUARD if not name.startswith("sidecar/hooks/")}
+    assert "sidecar/hooks/keeper.py" in ALONE
+    assert not beside, f"the keeper of a hook imports {sorted(beside)}"
 
 
 def test_every_exception_above_is_still_needed() -> None:

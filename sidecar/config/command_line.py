@@ -36,7 +36,7 @@ def for_exec(
     """Make the configuration of ``exec``.
 
     What the options say counts before the environment, which gives the rest: credentials and CA by
-    ``SIDECAR_ETCD__*`` and ``SIDECAR_CONSUL__*``, and every other key of the configuration.
+    ``SIDECAR_ETCD__*`` and ``SIDECAR_CONSUL__*``, and every other key but ``hooks``.
 
     Args:
         backend_url: ``etcd://HOST:PORT[,HOST:PORT…]``, ``etcds://``, ``consul://``, ``consuls://``, ``local:///PATH``.
@@ -69,7 +69,14 @@ def for_exec(
     option("--restarts", "server.restarts.attempts", 0 if once else restarts)
     option("--state-dir", "paths.state", str(state_dir))
     option("--state-dir", "paths.run", str(state_dir / "run"))
-    return finish(sources, os.environ if environ is None else environ, once=once)
+    return _without_hooks(finish(sources, os.environ if environ is None else environ, once=once), sources)
+
+
+def _without_hooks(config: Config, sources: Sources) -> Config:
+    for path in sources.found:
+        if path.startswith("hooks."):
+            raise sources.problem(path, "exec has no hooks; they belong to run")
+    return config
 
 
 def _backend(url: str) -> dict[str, object]:

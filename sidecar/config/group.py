@@ -9,6 +9,21 @@ from typing import Any, ClassVar, NamedTuple, NoReturn, dataclass_transform
 
 from sidecar.config import kinds as k
 
+Values = Mapping[str, Any]
+
+
+class Required(NamedTuple):
+    """No default; *example* is shown when the key is missing."""
+
+    example: str
+
+
+class Derived(NamedTuple):
+    """A default computed from other keys, after them. *given* are the keys somebody wrote."""
+
+    says: str
+    compute: Callable[[Values, frozenset[str]], Any]
+
 
 class Declared(NamedTuple):
     """What stands behind the ``=`` of a field. Exactly one of *kind*, *group* and *extra* is set."""

@@ -30,6 +30,7 @@ def check(sources: Sources, values: Values) -> None:
     _backend(sources, values)
     _timing(sources, values)
     _server(sources, values)
+    _hooks(sources, values)
 
 
 def _node(sources: Sources, values: Values) -> None:
@@ -145,6 +146,16 @@ def _server(sources: Sources, values: Values) -> None:
         section = f"server.probes.{probe}.http"
         if f"{section}.status" in sources.found and f"{section}.url" not in sources.found:
             raise sources.problem(f"{section}.status", f"needs {section}.url as well")
+
+
+def _hooks(sources: Sources, values: Values) -> None:
+    limit_ms = values["server.start_timeout"]
+    if values["hooks.before_active"] and values["hooks.before_active_timeout"] >= limit_ms:
+        own = "hooks.before_active_timeout"
+        raise sources.problem(
+            own if own in sources.found else "hooks.timeout",
+            f"before_active is part of the start: must be less than server.start_timeout, {render(limit_ms)}",
+        )
 
 
 def secrets(sources: Sources, values: Values) -> dict[str, Secret | None]:

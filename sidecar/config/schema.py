@@ -11,30 +11,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from sidecar.config import compound as c
 from sidecar.config import kinds as k
-from sidecar.config.group import Declared, Group, extra, key, section
+from sidecar.config.group import Declared, Group, Values, extra, key, section
+from sidecar.config.group import Derived as Derived
+from sidecar.config.group import Required as Required
+from sidecar.config.hooks import Hooks
 from sidecar.config.secret import Secret
 
 if TYPE_CHECKING:
     from sidecar.ports import BackendSettings  # 20 ms, not needed to check a configuration
 
 BUILT_IN = ("etcd", "consul", "local")
-NOT_AVAILABLE = ("hooks", "api")
+NOT_AVAILABLE = ("api",)
 """Sections of SPEC.md that this version cannot honour: refused, never ignored."""
-
-Values = Mapping[str, Any]
-
-
-class Required(NamedTuple):
-    """No default; *example* is shown when the key is missing."""
-
-    example: str
-
-
-class Derived(NamedTuple):
-    """A default computed from other keys, after them. *given* are the keys somebody wrote."""
-
-    says: str
-    compute: Callable[[Values, frozenset[str]], Any]
 
 
 class Key(NamedTuple):
@@ -275,6 +263,7 @@ class Config(Group):
     lock: Lock = section(Lock)
     node_options: NodeOptions = section(NodeOptions)
     server: Server = section(Server)
+    hooks: Hooks = section(Hooks)
     log: Log = section(Log)
     paths: Paths = section(Paths)
     guard: Guard = section(Guard)

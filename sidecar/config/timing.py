@@ -128,7 +128,30 @@ def _taking(config: Config) -> list[Term]:
     ]
     if config.server.standby == "monitoring":
         terms.append(Term("its standby server stops: stop_grace", config.lock.stop_grace_ms))
-    return terms
+    return [*terms, *_before_active(config)]
+
+
+def _before_active(config: Config) -> list[Term]:
+    hooks = config.hooks
+    name = "before_active: its timeout"
+    return [Term(name, hooks.before_active_timeout_ms)] if hooks.before_active else []
+
+
+def _after_stop(config: Config, times: int = 1) -> list[Term]:
+    """Return for how long a hook may keep the lock, or a restart, waiting."""
+    hooks = config.hooks
+    name = "after_stop: its timeout" if times == 1 else f"after_stop: {times} × its timeout"
+    return [Term(name, times * hooks.after_stop_timeout_ms)] if hooks.after_stop else []
+
+
+def _released(config: Config) -> list[Term]:
+    """From a server that is dead to a free lock: not longer than the lease, which is renewed no more."""
+    lease_ms = usable_ms(granted_ms(config))
+    terms = [
+        Term(term.what, min(term.ms, lease_ms - config.lock.request_timeout_ms))
+        for term in _after_stop(config)
+    ]
+    return [*terms, Term("the lock is released: request_timeout", config.lock.request_timeout_ms)]
 
 
 def _start_note(config: Config) -> str:
@@ -150,7 +173,9 @@ def _server_crash(config: Config) -> Figure:
     )
     terms = [
         Term(f"pauses before {restarts.attempts} restarts in place", pauses_ms),
-        Term("the lock is released: request_timeout", config.lock.request_timeout_ms),
+        *_before_active(config) * restarts.attempts,
+        *_after_stop(config) * restarts.attempts,
+        *_released(config),
         *_taking(config),
     ]
     tries = f"plus {restarts.attempts} starts that fail, and then the start on the other node, each at most "
@@ -167,6 +192,8 @@ def _server_hang(config: Config) -> Figure:
         Term(f"{alive.failures} probes fail: failures × (every + timeout)", _probing_ms(config)),
         Term("it is stopped: stop_grace", config.lock.stop_grace_ms),
         Term("pause: restarts.backoff", config.server.restarts.backoff_ms),
+        *_after_stop(config),
+        *_before_active(config),
     ]
     return _figure("server_hang", title, terms, _start_note(config))
 
@@ -184,7 +211,7 @@ def _switchover(config: Config) -> Figure:
             3 * (lock.request_timeout_ms + notice_ms),
         ),
         Term("the server stops: stop_timeout", config.server.stop_timeout_ms),
-        Term("the lock is released: request_timeout", lock.request_timeout_ms),
+        *_released(config),
         *_taking(config),
     ]
     return _figure("switchover", "planned switchover", terms, _start_note(config))

@@ -125,7 +125,9 @@ def _leave(node: s.Node, phase: s.Holding, now: Instant, policy: s.Policy) -> s.
 
 
 def _go_on(node: s.Node, phase: s.Holding, now: Instant, policy: s.Policy) -> s.Step | None:
-    if not isinstance(phase, s.Waiting) or now < phase.until or _maintenance(node.memory, policy):
+    if not isinstance(phase, s.Waiting) or now < phase.until or node.memory.clearing is not None:
+        return None
+    if _maintenance(node.memory, policy):
         return None
     return start(node.memory, phase.lease, now, policy)
 
@@ -172,13 +174,13 @@ def _without_lock(node: s.Node, now: Instant, policy: s.Policy) -> s.Step:
 
 
 def _settle(node: s.Node, now: Instant) -> s.Step | None:
-    """Give back what is owed, until it is over by itself."""
+    """Give back what is owed, when ``after_stop`` is over, until it is over by itself."""
     phase, memory = node
     if memory.owed is None:
         return None
     if now >= memory.owed.until:
         return s.Step(s.Node(phase, replace(memory, owed=None)))
-    if memory.call is not None or now < memory.call_at:
+    if memory.call is not None or now < memory.call_at or memory.clearing is not None:
         return None
     order = s.Release(memory.owed.epoch, memory.owed.cause)
     return s.Step(s.Node(phase, replace(memory, call="release")), (order,))
@@ -188,7 +190,7 @@ def _quit(node: s.Node, phase: s.Idle | s.Standing, now: Instant, policy: s.Poli
     memory = node.memory
     if memory.quit is None:
         return None
-    settled = memory.owed is None and memory.call is None
+    settled = memory.owed is None and memory.call is None and memory.clearing is None
     if isinstance(phase, s.Standing):
         if memory.quit.keep_server:
             return _exit(memory, kept=True) if settled else None
@@ -226,7 +228,7 @@ def _stand_by(node: s.Node, now: Instant, policy: s.Policy) -> s.Step | None:
     phase, memory = node
     if policy.standby == "stopped" or isinstance(phase, s.Standing) or memory.quit is not None:
         return None
-    if now < memory.standby_at or _maintenance(memory, policy):
+    if now < memory.standby_at or memory.clearing is not None or _maintenance(memory, policy):
         return None
     if memory.view is None and now < memory.born_at + policy.ttl_ms:
         return None

@@ -49,6 +49,7 @@ def willing(phase: Phase, memory: Memory, now: Instant, policy: Policy) -> bool:
         and policy.eligible
         and memory.quit is None
         and memory.owed is None
+        and memory.clearing is None
         and now >= memory.cool_until
         and memory.view is not None
         and not paused(memory, policy)

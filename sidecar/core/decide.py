@@ -103,6 +103,9 @@ def _react(node: s.Node, seen: s.Observation, now: Instant, policy: s.Policy) ->
             return _activated(node, run, now)
         case s.ServerGone():
             return _gone(node, seen, now, policy)
+        case s.Cleared(run):
+            clearing = None if memory.clearing == run else memory.clearing
+            return s.Step(s.Node(phase, replace(memory, clearing=clearing)))
         case s.StopAsked(keep):
             return _stop_asked(node, now, keep=keep)
         case s.AnswerFailed():
@@ -298,6 +301,7 @@ def _gone(node: s.Node, gone: s.ServerGone, now: Instant, policy: s.Policy) -> s
     phase, memory = node
     if isinstance(phase, s.Idle | s.Waiting | s.Finished) or phase.run != gone.run:
         return s.Step(node)  # an earlier run: known already
+    memory = replace(memory, clearing=gone.run if gone.clearing else memory.clearing)
     match phase:
         case s.Standing():
             pause_ms = min(policy.backoff_max_ms, policy.backoff_ms << min(memory.standby_failures, 20))
@@ -335,7 +339,7 @@ def _failed(
         return finish(memory, phase.lease, s.GiveUp("command ended"))
     reason = gone.reason or f"server ended with status {gone.status}"
     starting = isinstance(phase, s.Starting)
-    memory, after = after_failure(memory, reason, now, policy, starting=starting)
+    memory, after = after_failure(memory, reason, now, policy, starting=starting, vetoed=gone.vetoed)
     return finish(memory, phase.lease, after)
 
 

@@ -85,13 +85,19 @@ def be_lost(node: s.Node, epoch: Epoch, now: Instant, policy: s.Policy) -> s.Ste
 
 
 def after_failure(
-    memory: s.Memory, reason: str, now: Instant, policy: s.Policy, *, starting: bool = False
+    memory: s.Memory,
+    reason: str,
+    now: Instant,
+    policy: s.Policy,
+    *,
+    starting: bool = False,
+    vetoed: bool = False,
 ) -> tuple[s.Memory, s.After]:
     """Count a failure of the active server; return whether to start again or to hand over.
 
-    A candidate of a switchover that fails to start hands back at once. With nobody to hand over
-    to, the budget does not end: the lock stays, restarts go on at the longest pause. In maintenance
-    nothing is handed over, but by a candidate.
+    A candidate of a switchover that fails to start hands back at once, a start that was *vetoed* is not
+    tried again in place. With nobody to hand over to, the budget does not end: the lock stays, restarts go
+    on at the longest pause. In maintenance nothing is handed over, but by a candidate.
     """
     within = Instant(now - policy.restart_within_ms)
     failures = (*(at for at in memory.failures if at > within), now)[-(policy.restart_attempts + 1) :]
@@ -99,13 +105,14 @@ def after_failure(
     view = memory.view
     request = None if view is None else under_way(view)
     rolls_back = starting and request is not None and request.to == policy.node
-    spent = len(failures) > policy.restart_attempts
+    spent = vetoed or len(failures) > policy.restart_attempts
     if held_back(memory, policy) and not rolls_back:
         spent = False  # it stays down, and the lock where it is, until the end of the pause
     other = None if view is None else best_other(view, policy.node)
     if memory.quit is not None or ((spent or rolls_back) and other is not None):
         cool_until = Instant(now + policy.backoff_max_ms)
-        return replace(memory, cool_until=cool_until, gave_up=True), s.GiveUp(f"server failed: {reason}")
+        cause = reason if vetoed else f"server failed: {reason}"
+        return replace(memory, cool_until=cool_until, gave_up=True), s.GiveUp(cause)
     pause_ms = policy.backoff_max_ms
     if not spent:
         pause_ms = min(pause_ms, policy.backoff_ms << min(len(failures) - 1, 20))

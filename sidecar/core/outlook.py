@@ -46,6 +46,7 @@ def describe(
     role, state, message = _summary(node, now, policy)
     lease = phase.lease if isinstance(phase, s.Holding) else None
     free = isinstance(phase, s.Idle | s.Standing) and memory.owed is None and memory.quit is None
+    free = free and memory.clearing is None
     able = policy.eligible and now >= memory.cool_until and not paused(memory, policy)
     return NodeRecord(
         node=policy.node,
@@ -97,6 +98,8 @@ def _summary(node: s.Node, now: Instant, policy: s.Policy) -> tuple[Role, Server
 
 def _waiting(node: s.Node, now: Instant, policy: s.Policy) -> tuple[ServerState, str]:
     phase, memory = node
+    if memory.clearing is not None:
+        return "stopping", "The server is down, after_stop runs"
     if epoch_behind(memory) and now >= memory.mark_at + VIEW_LAG_MS:
         shown = memory.view.epoch.epoch if memory.view is not None else NO_EPOCH
         return "failed", (

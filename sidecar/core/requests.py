@@ -127,7 +127,7 @@ def _restart(node: s.Node, request: Request, now: Instant, policy: s.Policy) -> 
     match phase:
         case s.Serving():
             return stop(s.Node(phase, memory), s.Again(now), kill_at)
-        case s.Waiting(lease=lease):
+        case s.Waiting(lease=lease) if memory.clearing is None:
             return start(memory, lease, now, policy)
         case s.Standing(run=run):
             return s.Step(s.Node(s.Ending(run, kill_at), memory), (s.StopServer(run, kill_at),))

@@ -245,6 +245,7 @@ class Memory:
     restart_request: str | None = None  # id of the restart this node is carrying out
     better: tuple[str, Instant] | None = None  # a preferred node that is ready, and since when
     declined: str | None = None  # a preferred node that was handed the lock, and did not take it
+    clearing: Run | None = None  # the active server of that run is dead, and its ``after_stop`` hook runs
     trouble: str | None = None  # last refusal of the store or failure of the server, for status
 
 
@@ -333,6 +334,15 @@ class ServerGone:
     run: Run
     status: int | None  # exit status, -signal, None when never started
     reason: str = ""
+    vetoed: bool = False  # never started, as ``before_active`` refused
+    clearing: bool = False  # ``after_stop`` runs now; `Cleared` follows
+
+
+@dataclass(frozen=True, slots=True)
+class Cleared:
+    """The ``after_stop`` hook of that run is over."""
+
+    run: Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,6 +369,7 @@ Observation = (
     | ServerSick
     | ServerActivated
     | ServerGone
+    | Cleared
     | StopAsked
     | AnswerFailed
 )

@@ -23,6 +23,7 @@ from sidecar.core.units import Instant
 from sidecar.errors import ConfigError, Refused, SidecarError
 from sidecar.plugins import load_backend
 from sidecar.ports import Backend, Hold
+from sidecar.runtime.hooks import Hooks, Place
 from sidecar.runtime.locking import LockLane, hold_from_note
 from sidecar.runtime.marks import MarkFile
 from sidecar.runtime.policy import kind_of, policy_of, watching_of
@@ -111,6 +112,8 @@ class Sidecar:
         self._mark = self._marks.load()
         self._timeout_ms = config.lock.request_timeout_ms
         self._locks = LockLane(self._backend, self._clock, self._post, lambda: self._timeout_ms)
+        place = Place(config.cluster, config.node, config.server.home)
+        self._hooks = Hooks(lambda: self._config.hooks, place, lambda line: self._outlet.put(line))
         self._servers = ServerLane(
             self._kind,
             self._serving(),
@@ -120,6 +123,7 @@ class Sidecar:
             watching=lambda: self._watching,
             output=self._output,
             broken=lambda what: self._inbox.put(Broken(what)),
+            hooks=self._hooks,
         )
         try:
             self._check_server()
@@ -134,6 +138,8 @@ class Sidecar:
         ours = [found.keeper_pid] if found is not None and found.keeper_pid is not None else []
         for text in self._kind.check(ours):
             events.emit(events.Notice(text=text))
+        for text in self._hooks.missing():
+            events.emit(events.Raised(text=text))
 
     def run(self) -> int:
         """Run the shell, then leave everything in order."""
@@ -179,6 +185,7 @@ class Sidecar:
         self._watcher.close()
         self._publisher.close()
         self._shell.close()
+        self._hooks.close()
         self._locks.close()
         self._servers.close(kept=kept)
         try:
@@ -215,6 +222,7 @@ class Sidecar:
             servers=self._servers,
             marks=self._marks,
             inbox=self._inbox,
+            hooks=self._hooks,
             publish_soon=lambda: self._publisher.changed(),
             reload=self._reload,
         )

@@ -3,9 +3,11 @@
 import json
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import assert_never
 
 from sidecar.clock import Clock
@@ -16,12 +18,10 @@ from sidecar.errors import GuardError, SidecarError
 from sidecar.events import LOG, Notice, Raised, ServerEnd, ServerEnded, ServerStarted, emit
 from sidecar.guard import events as g
 from sidecar.guard.client import GuardClient
+from sidecar.runtime.hooks import Hooks, Job, environment_of
 from sidecar.runtime.lanes import Lane
 from sidecar.runtime.probing import Prober, Watching
 from sidecar.servers import ServerKind
-
-OURS = "SIDECAR_"
-"""Our own settings, secrets among them, are not the server's business."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,7 @@ class ServerLane:
         watching: Callable[[], Watching],
         output: Callable[[str, str], None],
         broken: Callable[[str], None],
+        hooks: Hooks,
     ) -> None:
         self._kind = kind
         self._serving = serving
@@ -61,10 +62,12 @@ class ServerLane:
         self._watching = watching
         self._output = output
         self._broken = broken
+        self._hooks = hooks
         self._names: dict[str, s.Run] = {}
         self._roles: dict[s.Run, Role] = {}
         self._epochs: dict[s.Run, Epoch] = {}
         self._deadlines: dict[s.Run, Instant] = {}
+        self._asked: dict[s.Run, Job] = {}  # `before_active`, of the last start
         self._pids: dict[s.Run, tuple[int, Instant]] = {}
         self._prefix = os.urandom(4).hex()
         self._lost = False
@@ -115,7 +118,9 @@ class ServerLane:
         """Prepare and start a server. A late start is refused by the guard."""
         self._deadlines = {order.run: order.deadline}
         self._roles[order.run], self._epochs[order.run] = order.role, order.epoch
-        self._lane.put(lambda: self._start(order))
+        asked = self._hooks.errand("before_active", order.epoch) if order.role == "active" else None
+        self._asked = {} if asked is None else {order.run: asked}
+        self._lane.put(lambda: self._start(order, asked))
 
     def extend(self, run: s.Run, deadline: Instant, note: str | None) -> None:
         """Move the deadline of *run*, also of one that is being prepared."""
@@ -129,16 +134,25 @@ class ServerLane:
         """
         if self._roles.get(run) != "standby":
             self._prober.forget(run)
+        self._call_off(run)
         self._order(run, lambda name: self._guard.stop(name, kill_at))
 
     def kill(self, run: s.Run) -> None:
         """Kill *run* now."""
         self._prober.forget(run)
+        self._call_off(run)
         self._order(run, self._guard.kill)
+
+    def _call_off(self, run: s.Run) -> None:
+        """End the hook that the start of *run* waits for, which is never started then."""
+        if run in self._asked:
+            self._asked[run].errand.call_off()
 
     def close(self, *, kept: bool) -> None:
         """Leave the guard, with its server or, when there is none, ended."""
         self._prober.close()
+        for job in self._asked.values():
+            job.errand.call_off()
         self._lane.close()
         if not kept:
             self._guard.shutdown()
@@ -162,8 +176,10 @@ class ServerLane:
         except SidecarError as error:
             emit(Raised(text=f"the standby's role could not be given to the stopped server: {error}"))
 
-    def _start(self, order: s.StartServer) -> None:
+    def _start(self, order: s.StartServer, asked: Job | None) -> None:
         try:
+            if asked is not None and not self._allowed(order.run, asked):
+                return
             if self._lost:
                 self._guard.respawn()
                 self._lost = False
@@ -179,7 +195,7 @@ class ServerLane:
                     run=name,
                     argv=launch.argv,
                     cwd=launch.cwd or str(Path.cwd()),
-                    env=self._environment(order, launch.environment),
+                    env=self._environment(order) | dict(launch.environment),
                     user=self._serving.user,
                     role=order.role,
                     epoch=order.epoch,
@@ -198,18 +214,25 @@ class ServerLane:
             LOG.exception("internal_error")
             self._broken(f"server lane: {error!r}")
 
-    def _environment(self, order: s.StartServer, added: Mapping[str, str]) -> dict[str, str]:
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
-        return (
-            inherited
-            | dict(added)
-            | {
-                "SIDECAR_CLUSTER": self._serving.cluster,
-                "SIDECAR_NODE": self._serving.node,
-                "SIDECAR_ROLE": order.role,
-                "SIDECAR_EPOCH": str(order.epoch),
-            }
-        )
+    def _allowed(self, run: s.Run, asked: Job) -> bool:
+        outcome = self._hooks.first(asked)
+        if asked.errand.called_off:
+            self._gone(run, None, "stopped while before_active ran")
+        elif not outcome.ok:
+            self._gone(run, None, f"before_active refused: {outcome.text}", vetoed=True)
+        else:
+            return True
+        return False
+
+    def _clear(self, run: s.Run, job: Job, told: Event) -> None:
+        told.wait()
+        try:
+            self._hooks.first(job)
+        finally:
+            self._post(s.Cleared(run))
+
+    def _environment(self, order: s.StartServer) -> dict[str, str]:
+        return environment_of(self._serving.cluster, self._serving.node, order.role, order.epoch)
 
     # On the guard client's thread.
 
@@ -251,14 +274,27 @@ class ServerLane:
         except SidecarError as error:  # server.xml became unreadable while it runs: say so, leave it be
             emit(Raised(text=f"cannot probe the server: {error}"))
 
-    def _gone(self, run: s.Run, status: int | None, reason: str, how: ServerEnd = "not_started") -> None:
+    def _gone(
+        self,
+        run: s.Run,
+        status: int | None,
+        reason: str,
+        how: ServerEnd = "not_started",
+        *,
+        vetoed: bool = False,
+    ) -> None:
         self._prober.forget(run)
         self._names = {name: known for name, known in self._names.items() if known != run}
         self._pids.pop(run, None)
-        if self._roles[run] == "active":
-            self._rest()  # in the lane before the next start
-        self._post(s.ServerGone(run, status, reason))
         role, epoch = self._roles[run], self._epochs[run]
+        clears, told = None, Event()
+        if role == "active":  # all in the lane before the next start
+            self._rest()
+            clears = self._hooks.errand("after_stop", epoch)
+            if clears is not None:
+                self._lane.put(partial(self._clear, run, clears, told))
+        self._post(s.ServerGone(run, status, reason, vetoed=vetoed, clearing=clears is not None))
+        told.set()  # it is over after it has begun
         emit(ServerEnded(run=run, role=role, epoch=epoch, how=how, status=status, reason=reason))
 
 

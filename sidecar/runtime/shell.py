@@ -22,6 +22,7 @@ from sidecar.core.units import NO_EPOCH, Epoch, Instant
 from sidecar.errors import BackendError, Conflict
 from sidecar.events import LOG, Notice, Raised, RequestEnded, TookOver, emit
 from sidecar.ports import Backend
+from sidecar.runtime.hooks import Hooks
 from sidecar.runtime.lanes import Health, Lane
 from sidecar.runtime.locking import LockLane, hold_to_note
 from sidecar.runtime.marks import MarkFile
@@ -59,6 +60,7 @@ class Shell:
         servers: ServerLane,
         marks: MarkFile,
         inbox: "SimpleQueue[s.Observation | Reload | Broken]",
+        hooks: Hooks,
         publish_soon: Callable[[], None],
         turned: Callable[[Turn], None] = lambda turn: None,
         reload: Callable[[s.Policy], s.Policy],
@@ -72,6 +74,7 @@ class Shell:
         self._servers = servers
         self._marks = marks
         self._inbox = inbox
+        self._hooks = hooks
         self._publish_soon = publish_soon
         self._turned = turned
         self._reload = reload
@@ -235,6 +238,7 @@ class Shell:
         self._unreadable = keys
 
     def _tell(self, before: s.Node, seen: s.Observation, now: Instant) -> None:
+        self._hooks.tell(self.node)
         old, new = before.phase, self.node.phase
         record = self._shape(now)
         if type(old) is not type(new):

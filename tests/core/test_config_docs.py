@@ -3,6 +3,7 @@
 Method: the tables of the page are compared with `KEYS`, row by row. Not covered: whether the prose is wise.
 """
 
+import os
 import re
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from sidecar.config import from_text
 from sidecar.config.schema import KEYS, Key
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
+HOOKS = PAGE.with_name("hooks.md")
 TEXT = PAGE.read_text()
 ROW = re.compile(r"\| `([a-z_.]+)` \| ([^|]+) \| ([^|]+) \| (yes|no) \| ([^|]+) \|")
 ROWS = {found[1]: found for found in ROW.finditer(TEXT)}
@@ -42,3 +44,12 @@ def test_an_example_is_a_configuration(block: str) -> None:
 
 def test_there_are_examples() -> None:
     assert len(BLOCKS) >= 3
+
+
+@pytest.mark.parametrize("block", re.findall(r"```yaml\n(.*?)```", HOOKS.read_text(), re.DOTALL))
+def test_an_example_of_hooks_runs_a_program_that_is_there(block: str) -> None:
+    hooks = from_text("cluster: c\nbackend: local\n" + block, {}, source=str(HOOKS)).hooks
+
+    for argv in (hooks.on_active, hooks.after_stop, hooks.on_standby):
+        assert argv is not None
+        assert os.access(HOOKS.with_suffix("") / Path(argv[0]).name, os.X_OK)

@@ -183,7 +183,16 @@ FILE = {
     "configuration; give mine.password_file or SIDECAR_MINE__PASSWORD instead",
     # not in this version
     LOCAL + "api: {listen: '127.0.0.1:8009'}\n": "bad.yml:4: api: not available in version 0.1.0",
-    LOCAL + "hooks: {on_active: [x]}\n": "bad.yml:4: hooks: not available in version 0.1.0",
+    # hooks
+    LOCAL
+    + "hooks: {on_active: /bin/x}\n": "bad.yml:4: hooks.on_active: expected a list of a program and its "
+    "arguments, got '/bin/x': no shell is used",
+    LOCAL
+    + "hooks: {before_active: [x], timeout: 5m}\n": "bad.yml:4: hooks.timeout: before_active is part of the start: "
+    "must be less than server.start_timeout, 5m",
+    LOCAL
+    + "hooks: {before_active: [x], before_active_timeout: 6m}\n": "bad.yml:4: hooks.before_active_timeout: "
+    "before_active is part of the start: must be less than server.start_timeout, 5m",
 }
 
 ENVIRONMENT = {
@@ -199,7 +208,6 @@ ENVIRONMENT = {
     ): "SIDECAR_LOCK: lock is a group of keys; set one of them, such as SIDECAR_LOCK__TTL",
     ("SIDECAR_QQQ__X", "1"): "SIDECAR_QQQ__X: unknown variable; docs/configuration.md lists all keys",
     ("SIDECAR_API__TOKEN", "t"): "SIDECAR_API__TOKEN: api: not available in version 0.1.0",
-    ("SIDECAR_HOOKS__ON_ACTIVE", "t"): "SIDECAR_HOOKS__ON_ACTIVE: hooks: not available in version 0.1.0",
     (
         "SIDECAR_NODE",
         "a b",
@@ -376,3 +384,9 @@ def test_aliases_cannot_blow_up() -> None:
     )
     with pytest.raises(ConfigError, match=r"^bad.yml:\d+: more than 10000 values$"):
         from_text(bomb, {}, source="bad.yml")
+
+
+def test_exec_has_no_hooks() -> None:
+    environ = {"SIDECAR_HOOKS__ON_ACTIVE": "x"}
+    with pytest.raises(ConfigError, match=r"SIDECAR_HOOKS__ON_ACTIVE .hooks.on_active.: exec has no hooks"):
+        for_exec("local:///x", "c", "n", 10_000, 3, ["true"], False, Path("/s"), environ=environ)

@@ -72,6 +72,42 @@ def test_pauses_are_capped() -> None:
     assert figure("server_crash", config(text)).terms[0].ms == 10_000 + 3 * 15_000
 
 
+HOOKS = "hooks: {before_active: [x], after_stop: [y], before_active_timeout: 700ms, after_stop_timeout: 2s}\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "ms"),
+    [
+        ("node_crash", 700),
+        ("server_crash", 3 * (700 + 2_000) + 2_000 + 700),
+        ("server_hang", 2_000 + 700),
+        ("switchover", 2_000 + 700),
+        ("failover", 700),
+        ("outage_ridden", 0),
+        ("isolated", 0),
+    ],
+)
+def test_hooks_count_where_they_are_on_the_path(name: str, ms: int) -> None:
+    with_hooks, without = worst(name, HOOKS), worst(name)
+    assert with_hooks is not None
+    assert without is not None
+
+    assert with_hooks - without == ms
+
+
+def test_after_stop_keeps_the_lock_for_no_longer_than_the_lease() -> None:
+    text = "hooks: {after_stop: [y], timeout: 60s}\n"
+
+    terms = {term.what: term.ms for term in figure("switchover", config(text)).terms}
+    assert terms["after_stop: its timeout"] == 9_900 - 1_500
+
+
+def test_hooks_that_run_beside_cost_no_time() -> None:
+    text = "hooks: {on_active: [x], on_standby: [y]}\n"
+
+    assert timing.figures(config(text)) == timing.figures(config())
+
+
 def test_a_hang_that_nobody_looks_for_is_never_found() -> None:
     found = figure("server_hang", config("server: {kind: command, command: [run]}\n"))
 

@@ -1,8 +1,8 @@
 """The real program in a simulated cluster: one active at most, soon one, true answers, whatever goes wrong.
 
 Goal: S1 to S3, L1, L2 and T1 of docs/guarantees.md, under crashes, freezes, suspended hosts, cuts, stale
-members, late, lost and repeated requests, clocks that differ, stores that are wiped or restored, and
-commands in any order.
+members, late, lost and repeated requests, clocks that differ, stores that are wiped or restored, hooks
+that refuse, hang or take their time, and commands in any order.
 Method: a discrete-event simulation with seeded randomness (`tests.core.simulation`) of the real core, runtime
 and commands. A failing schedule replays exactly, and ``./scripts/simulate --seed N`` tells it as short as it
 can. SIMULATION_FIRST and SIMULATION_BATCH choose other schedules. `tests.mutants` proves that it sees.
@@ -49,7 +49,7 @@ INTERESTING = {
     "killed when its host woke up": 34,
     "killed, and slow to die": 10,
     "fault: slow_disk": 60,
-    "start refused by the guard": 6,
+    "start refused by the guard": 3,
     "store restored": 31,
     "store wiped": 27,
     "epoch raised": 41,
@@ -61,7 +61,7 @@ INTERESTING = {
     "lease over in Stopping": 140,
     "lock lost in Serving": 101,
     "lock lost in Starting": 2,
-    "lock lost in Stopping": 8,
+    "lock lost in Stopping": 3,
     "exit, server kept": 46,
     "changes recorded": 960,
     "answer: switchover done": 52,
@@ -71,7 +71,7 @@ INTERESTING = {
     "answer: failover done": 85,
     "answer: failover failed": 6,
     "answer: failover rolled_back": 11,
-    "answer: restart done": 26,
+    "answer: restart done": 18,
     "switchover says Done": 39,
     "switchover says Failed": 22,
     "switchover says Refused": 40,
@@ -86,6 +86,16 @@ INTERESTING = {
     "resume says Changed": 42,
     "raise_epoch says Done": 38,
     "raise_epoch says Refused": 38,
+    "hook before_active: exit 0": 420,
+    "hook before_active: exit 1": 39,
+    "hook before_active: not finished in time": 46,
+    "hook before_active: called off": 2,
+    "hook on_active: exit 0": 350,
+    "hook on_active: called off": 1,
+    "hook after_stop: exit 0": 300,
+    "hook after_stop: not finished in time": 34,
+    "hook on_standby: exit 0": 540,
+    "hook on_standby: called off": 50,
 }
 
 _counts: Counter[str] = Counter()

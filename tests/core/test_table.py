@@ -47,6 +47,7 @@ OBSERVATIONS: dict[str, s.Observation] = {
     "ServerActivated": s.ServerActivated(3),
     "ServerGone": s.ServerGone(3, 1),
     "ServerGone before": s.ServerGone(2, 1),
+    "Cleared": s.Cleared(2),
     "StopAsked": s.StopAsked(),
     "StopAsked, kept": s.StopAsked(keep_server=True),
     "AnswerFailed": s.AnswerFailed(),
@@ -66,6 +67,7 @@ TABLE: dict[str, dict[str, str]] = {
         "ServerActivated": "=",
         "ServerGone": "=",
         "ServerGone before": "=",
+        "Cleared": "=",
         "StopAsked": "=",
         "StopAsked, kept": "=",
         "AnswerFailed": "=",
@@ -84,6 +86,7 @@ TABLE: dict[str, dict[str, str]] = {
         "ServerActivated": "Ending: Alarm, KillServer",
         "ServerGone": "Idle",
         "ServerGone before": "=",
+        "Cleared": "=",
         "StopAsked": "Ending: StopServer",
         "StopAsked, kept": "=",
         "AnswerFailed": "=",
@@ -102,6 +105,7 @@ TABLE: dict[str, dict[str, str]] = {
         "ServerActivated": "Ending: Alarm, KillServer",
         "ServerGone": "Idle",
         "ServerGone before": "=",
+        "Cleared": "=",
         "StopAsked": "=",
         "StopAsked, kept": "=",
         "AnswerFailed": "=",
@@ -120,6 +124,7 @@ TABLE: dict[str, dict[str, str]] = {
         "ServerActivated": "Promoting: Alarm, KillServer",
         "ServerGone": "Starting: StartServer",
         "ServerGone before": "=",
+        "Cleared": "=",
         "StopAsked": "Stopping: StopServer",
         "StopAsked, kept": "Stopping: StopServer",
         "AnswerFailed": "=",
@@ -138,6 +143,7 @@ TABLE: dict[str, dict[str, str]] = {
         "ServerActivated": "=",
         "ServerGone": "Waiting",
         "ServerGone before": "=",
+        "Cleared": "=",
         "StopAsked": "Stopping: StopServer",
         "StopAsked, kept": "Finished: Exit",
         "AnswerFailed": "=",
@@ -156,6 +162,7 @@ TABLE: dict[str, dict[str, str]] = {
         "ServerActivated": "=",
         "ServerGone": "Waiting",
         "ServerGone before": "=",
+        "Cleared": "=",
         "StopAsked": "Stopping: StopServer",
         "StopAsked, kept": "Finished: Exit",
         "AnswerFailed": "=",
@@ -174,6 +181,7 @@ TABLE: dict[str, dict[str, str]] = {
         "ServerActivated": "=",
         "ServerGone": "=",
         "ServerGone before": "=",
+        "Cleared": "=",
         "StopAsked": "Idle",
         "StopAsked, kept": "Idle",
         "AnswerFailed": "=",
@@ -192,6 +200,7 @@ TABLE: dict[str, dict[str, str]] = {
         "ServerActivated": "Stopping: Alarm, KillServer",
         "ServerGone": "Waiting",
         "ServerGone before": "=",
+        "Cleared": "=",
         "StopAsked": "Stopping: StopServer",
         "StopAsked, kept": "Stopping: StopServer",
         "AnswerFailed": "=",
@@ -210,6 +219,7 @@ TABLE: dict[str, dict[str, str]] = {
         "ServerActivated": "=",
         "ServerGone": "=",
         "ServerGone before": "=",
+        "Cleared": "=",
         "StopAsked": "=",
         "StopAsked, kept": "=",
         "AnswerFailed": "=",
@@ -311,6 +321,7 @@ ANY_MEMORY = st.builds(
     restart_request=st.sampled_from((None, "r1")),
     better=st.one_of(st.none(), st.tuples(st.just("b"), INSTANTS)),
     answered=st.sampled_from((None, ("r1", "accepted"))),
+    clearing=st.sampled_from((None, None, 2)),
 )
 ANY_SEEN = st.one_of(st.sampled_from(list(OBSERVATIONS.values())), VIEWS.map(s.Seen))
 
@@ -341,6 +352,7 @@ def _orders_agree(phase: s.Phase, node: s.Node, seen: s.Observation, actions: tu
     assert not (starts and has_tree), "a server is started while a tree may live"
     if any(isinstance(a, s.Release) for a in actions):
         assert isinstance(node.phase, s.Idle | s.Standing | s.Ending), "released while something may run"
+        assert node.memory.clearing is None, "released before after_stop is over"
     for start in starts:
         if start.role == "active":
             lease = getattr(node.phase, "lease", None)

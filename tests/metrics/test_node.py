@@ -35,7 +35,7 @@ from sidecar.servers import CommandKind
 from tests.harness.process import wait_until
 from tests.harness.tools import need
 from tests.metrics.stage import samples, value
-from tests.runtime.stubs import WITHIN_S
+from tests.runtime.stubs import WITHIN_S, hooks_of
 
 POLICY = s.Policy(
     node="node-a", instance="node-a-1", ttl_ms=2_000, renew_every_ms=100, request_timeout_ms=300,
@@ -69,6 +69,8 @@ class Node:
         self.locks = LockLane(backend, CLOCK, inbox.put, lambda: POLICY.request_timeout_ms)
         stack.callback(self.locks.close)
         watching = Watching(None, self.alive, 20, 500, 20, 500, 3)
+        hooks = hooks_of()
+        stack.callback(hooks.close)
         self.servers = ServerLane(
             CommandKind(command=("/bin/sleep", "60")),
             Serving(cluster, POLICY.node, None, signal.SIGTERM, None, 200, folder / "run", "auto"),
@@ -76,6 +78,7 @@ class Node:
             post=inbox.put,
             note=lambda epoch: self.shell.note(epoch),
             watching=lambda: watching,
+            hooks=hooks,
             output=lambda stream, line: None,
             broken=lambda what: None,
         )
@@ -89,6 +92,7 @@ class Node:
             backend=backend,
             locks=self.locks,
             servers=self.servers,
+            hooks=hooks,
             marks=MarkFile(None, cluster),
             inbox=inbox,
             publish_soon=lambda: publisher.changed(),

@@ -1,14 +1,17 @@
 """A store that answers as the test tells it, and an inbox that is waited on with a deadline."""
 
+import json
 import threading
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Any, cast
 
 from sidecar.clock import ManualClock
+from sidecar.config import from_text
 from sidecar.core import state as s
 from sidecar.core.units import Epoch, Instant
 from sidecar.ports import Backend, Grant, Hold
+from sidecar.runtime.hooks import Hooks, Place
 
 WITHIN_S = 10.0
 NOW = Instant(1_000_000)
@@ -85,6 +88,13 @@ class Inbox:
         while not isinstance(found[-1], kind):
             found.append(self.next())
         return found
+
+
+def hooks_of(output: Callable[[str], None] = print, /, **configured: Any) -> Hooks:
+    """Return the hooks of a node that has these in its configuration."""
+    text = f"cluster: plant-7\nnode: a\nbackend: local\nhooks: {json.dumps(configured)}\n"
+    config = from_text(text, {}, source="test")
+    return Hooks(lambda: config.hooks, Place("plant-7", "a", "/"), output)
 
 
 def clock() -> ManualClock:

@@ -25,7 +25,7 @@ from sidecar.runtime.probing import Watching
 from sidecar.runtime.serving import ServerLane, Serving
 from sidecar.servers import CommandKind, Launch
 from tests.harness.process import wait_until
-from tests.runtime.stubs import WITHIN_S, Inbox
+from tests.runtime.stubs import WITHIN_S, Inbox, hooks_of
 
 MARGIN_MS = 200
 CLOCK = BootClock()
@@ -42,18 +42,21 @@ class Kind(CommandKind):
     def __init__(self, *command: str) -> None:
         super().__init__(command=command)
         self.preparing: Callable[[], object] = lambda: None
+        self.roles: list[Role] = []
 
     def prepare(self, role: Role, ours: Collection[int] = ()) -> Launch | None:
         self.preparing()
+        self.roles.append(role)
         return super().prepare(role, ours)
 
 
 class Stage:
     """A server lane in a run directory of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **hooks: Any) -> None:
         self.run_dir, self.inbox, self.broken, self.printed = folder / "run", Inbox(), Inbox(), Inbox()
         self.kind = Kind(*SLEEPER)
+        self.hooks = hooks_of(lambda line: self.printed.put(("hook", line)), **hooks)
         self.lane = self.attach()
 
     def attach(self) -> ServerLane:
@@ -68,6 +71,7 @@ class Stage:
             watching=lambda: watching,
             output=lambda stream, line: self.printed.put((stream, line)),
             broken=self.broken.put,
+            hooks=self.hooks,
         )
 
     def start(self, run: int = 1, role: Role = "active", lives_ms: int = 30_000) -> s.StartServer:
@@ -91,6 +95,7 @@ class Stage:
         for run in (0, 1, 2, 3):
             self.lane.kill(run)
         self.lane.close(kept=False)
+        self.hooks.close()
 
 
 @pytest.fixture

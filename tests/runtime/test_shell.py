@@ -24,7 +24,7 @@ from sidecar.runtime.serving import ServerLane
 from sidecar.runtime.shell import STATS_EVERY_MS, Broken, Reload, Shell
 from tests.core.made import EPOCH, LEASE, POLICY, at, request, serving
 from tests.harness.process import wait_until
-from tests.runtime.stubs import NOW, WITHIN_S, Inbox, Store, clock, hold
+from tests.runtime.stubs import NOW, WITHIN_S, Inbox, Store, clock, hold, hooks_of
 
 QUICK = replace(POLICY, renew_every_ms=200)  # a failed call is made again after 50 ms
 
@@ -64,6 +64,7 @@ class Stage:
         self.locks.adopt(hold(EPOCH))
         self.marks = MarkFile(folder, "plant-7")
         self.reloads = 0
+        self.hooks = hooks_of()
         self.shell = Shell(
             s.Node(serving(), s.Memory(call="renew", mark=EPOCH, runs=3)),
             QUICK,
@@ -74,6 +75,7 @@ class Stage:
             servers=cast(ServerLane, self.servers),
             marks=self.marks,
             inbox=self.inbox.queue,
+            hooks=self.hooks,
             publish_soon=lambda: None,
             reload=self.reload,
         )
@@ -84,6 +86,7 @@ class Stage:
 
     def close(self) -> None:
         self.shell.close()
+        self.hooks.close()
         self.locks.close()
 
 

@@ -34,6 +34,9 @@ class Checks:
         if self.started.get(host.name, NO_EPOCH) > tree.epoch:
             raise self.violation(f"S3: {tree} of {host.name} is older than its last")
         self.started[host.name] = tree.epoch
+        if host.hooks and tree.epoch not in host.allowed:
+            raise self.violation(f"{tree} of {host.name} starts though before_active did not allow it")
+        host.allowed.discard(tree.epoch)
 
     def released(self, instance: str, epoch: Epoch, cause: str) -> None:
         for host in self.hosts:
@@ -41,6 +44,10 @@ class Checks:
                 continue
             if any(tree.role == "active" and tree.epoch == epoch for tree in host.trees):
                 raise self.violation(f"S2: {host.name} releases epoch {epoch} ({cause}) under its server")
+            if epoch in host.uncleared:
+                raise self.violation(
+                    f"{host.name} releases epoch {epoch} ({cause}) before after_stop is over"
+                )
 
     def acquired(self, node: str, epoch: Epoch) -> None:
         self.loop.tell("store", f"gives epoch {epoch} to {node}")

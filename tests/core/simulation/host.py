@@ -171,6 +171,10 @@ class Host:
         self.suspended_until = 0
         self.disk_slow_until = 0  # whoever writes to it hangs
         self.pids = 0
+        self.hooks = False  # whether any are configured, and then all
+        self.allowed: set[Epoch] = set()  # by ``before_active``, for one start
+        self.uncleared: set[Epoch] = set()  # where ``after_stop`` has to run
+        self.address = False  # what ``on_active`` puts up and two others take away
         self.trees: list[Tree] = []  # alive
         self.healthy = False  # True: servers behave
         self.on_started: Callable[[Host, Tree], None] = lambda _h, _t: None

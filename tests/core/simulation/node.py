@@ -25,14 +25,23 @@ if TYPE_CHECKING:
     from tests.core.simulation.guarding import GuardClient
 
 LOOK_MS = 20
+HOOKS = ("before_active", "on_active", "after_stop", "on_standby")
 BACKENDS = {True: "etcd", False: "consul"}  # whether the store keeps leases
 
 
 @cache
 def config_of(
-    name: str, ttl_ms: int, leases: bool, standby: Standby, priority: int, failback: bool, eligible: bool
+    name: str,
+    ttl_ms: int,
+    leases: bool,
+    standby: Standby,
+    priority: int,
+    failback: bool,
+    eligible: bool,
+    hooks: bool,
 ) -> Config:
     """Return what an operator would have written, made short: everything happens within a few TTLs."""
+    argvs = ", ".join(f"{name}: [sh, {name}]" for name in HOOKS)
     text = f"""
         cluster: simulated
         node: {name}
@@ -50,6 +59,7 @@ def config_of(
           probes:
             ready: {{every: 100ms, timeout: 100ms}}
             alive: {{every: {ttl_ms // 5}ms, timeout: 100ms, failures: 2}}
+        {f"hooks: {{{argvs}, timeout: {ttl_ms // 4}ms}}" if hooks else ""}
     """
     return from_text("\n".join(line[8:] for line in text.splitlines()), {}, source="simulated.yaml")
 
@@ -141,6 +151,7 @@ class Node(Process):
         self.handlers: dict[int, Callable[[int, Any], None]] = {}
         self.exited: int | None = None
         self.kept = False
+        self.begun: set[Epoch] = set()  # epochs for which it asked before_active
         self.shell: Any = None  # the real one, once it is made
         self.began_at = loop.now  # deciding
         self.guard_client: GuardClient | None = None
@@ -200,6 +211,8 @@ class Node(Process):
         self.loop.counts["exit, server kept" if self.kept else "exit" if finished else "start refused"] += 1
         if finished and not self.kept and self.host.trees:
             raise self.host.violation(f"S2: the sidecar exits while the {self.host.trees[0]} lives")
+        if finished and not self.kept and self.host.uncleared & self.begun:
+            raise self.host.violation("the sidecar exits before after_stop is over")
         self.kill()
 
     def emitted(self, event: events.Event) -> None:

@@ -22,9 +22,10 @@ from sidecar.core import state as s
 from sidecar.core.decide import decide
 from sidecar.core.units import Instant
 from sidecar.operate import asking, desk, failover, maintenance
-from sidecar.runtime import lanes, locking, main, probing, serving, shell, watching
+from sidecar.runtime import hooks, lanes, locking, main, probing, serving, shell, watching
 from tests.core.simulation import swift, threads
 from tests.core.simulation.guarding import GuardClient
+from tests.core.simulation.hooking import Errand
 from tests.core.simulation.loop import Violation
 from tests.core.simulation.node import Marks, Node
 from tests.core.simulation.threads import SimpleQueue, current
@@ -124,7 +125,8 @@ PUT = (
     (clock, {"random": _Random}),
     (watching, {"threading": _THREADING, "LOG": _LOG, "random": _Random}),
     (probing, {"threading": _THREADING, "emit": _emit, "LOG": _LOG}),
-    (serving, {"GuardClient": GuardClient, "emit": _emit, "LOG": _LOG}),
+    (serving, {"GuardClient": GuardClient, "Event": threads.Event, "emit": _emit, "LOG": _LOG}),
+    (hooks, {"Errand": Errand, "Event": threads.Event, "emit": _emit}),
     (
         shell,
         {

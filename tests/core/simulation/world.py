@@ -25,8 +25,9 @@ from tests.core.simulation.store import Store
 
 FAULTS_TTLS = 9  # how long things go wrong
 FAULTS_MAX = 14
+HOOKED = 0.4  # share of clusters with hooks
 RATES_PERMILLE = (990, 995, 1000, 1005, 1010)
-Settings = tuple[int, bool, Standby, int, bool, bool]  # what `config_of` takes besides the name
+Settings = tuple[int, bool, Standby, int, bool, bool, bool]  # what `config_of` takes besides the name
 SYSTEMD_MS = 1_000  # a sidecar that is down is started again
 
 
@@ -82,6 +83,7 @@ class World:
         self.store = Store(loop, leases=leases)
         self.failback = random.random() < 0.15
         standby: Standby = "monitoring" if random.random() < 0.5 else "stopped"
+        hooks = Random(f"hooks {seed}").random() < HOOKED
         lifetime_ms = random.choice((None, None, 8 * ttl_ms))
         self.facts = Facts(loop)
         self.hosts: list[Host] = []
@@ -91,9 +93,10 @@ class World:
             name = f"n{index + 1}"
             clock = Clock(loop, random.randint(0, 10**9), random.choice(RATES_PERMILLE))
             priority = random.choice((50, 100, 100))
-            self.configs[name] = (ttl_ms, leases, standby, priority, self.failback, True)
+            self.configs[name] = (ttl_ms, leases, standby, priority, self.failback, True, hooks)
             self.nodes[name] = None
             self.hosts.append(Host(loop, name, clock, Times(ttl_ms, ttl_ms * 3 // 2, ttl_ms)))
+            self.hosts[-1].hooks = hooks
         self.standby_lifetime_ms = lifetime_ms if standby == "monitoring" else None
         self.checks = Checks(loop, self.hosts, self.facts)
         self.commands = Commands(loop, self.store, self.network, self.hosts, self.facts, ttl_ms)
@@ -162,8 +165,8 @@ class World:
 
     def configure(self, host: Host, *, priority: int | None = None, eligible: bool) -> None:
         """Change the configuration file, and tell the sidecar (SIGHUP)."""
-        ttl_ms, leases, standby, old, failback, _ = self.configs[host.name]
-        self.configs[host.name] = (ttl_ms, leases, standby, priority or old, failback, eligible)
+        ttl_ms, leases, standby, old, failback, _, hooks = self.configs[host.name]
+        self.configs[host.name] = (ttl_ms, leases, standby, priority or old, failback, eligible, hooks)
         node = self.living(host)
         if node is not None:
             node.signal(signal.SIGHUP)
@@ -333,6 +336,8 @@ class World:
             phase = None if node is None else node.phase
             if phase is None or isinstance(phase, s.Ending | s.Stopping | s.Promoting | s.Starting):
                 raise self.checks.violation(f"L1: {host.name} hangs in {phase}")
+            if host.hooks and host.address != isinstance(phase, s.Serving):
+                raise self.checks.violation(f"{host.name}, in {phase}: the address is up: {host.address}")
         if self._pending():
             raise self.checks.violation(f"T1: nobody concluded {self.store.content.request}")
 

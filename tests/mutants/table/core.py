@@ -4,10 +4,11 @@
 
 from tests.mutants.mutant import Mutant
 
-DECIDE, TABLE, REQUESTS = (
+DECIDE, TABLE, REQUESTS, HOOKS = (
     "tests/core/test_decide.py",
     "tests/core/test_table.py",
     "tests/core/test_requests.py",
+    "tests/core/test_hooks.py",
 )
 
 MUTANTS = (
@@ -55,10 +56,10 @@ MUTANTS = (
     Mutant("self-activation ignored while ending", "sidecar/core/decide.py", "s.Standing | s.Promoting | s.Stopping | s.Ending) or", "s.Standing) or", f"{DECIDE}::test_bug_a_standby_that_activated_itself_lived_on_while_it_was_being_ended"),
     Mutant("hold of a tree that cannot die", "sidecar/core/advance.py", "phase.kills < KILLS_MAX", "True", f"{DECIDE}::test_bug_a_tree_that_could_not_be_killed_kept_the_lock_for_ever"),
     # the server
-    Mutant("budget of restarts ignored", "sidecar/core/moves.py", "spent = len(failures) > policy.restart_attempts", "spent = False", f"{DECIDE}::test_a_server_restarts_in_place_within_its_budget_and_then_hands_over"),
+    Mutant("budget of restarts ignored", "sidecar/core/moves.py", "spent = vetoed or len(failures) > policy.restart_attempts", "spent = vetoed", f"{DECIDE}::test_a_server_restarts_in_place_within_its_budget_and_then_hands_over"),
     Mutant("no restart in place", "sidecar/core/moves.py", "if memory.quit is not None or ((spent or rolls_back) and", "if True or ((spent or rolls_back) and", f"{DECIDE}::test_a_server_restarts_in_place_within_its_budget_and_then_hands_over"),
     Mutant("candidate does not hand back", "sidecar/core/moves.py", "(spent or rolls_back)", "spent", f"{DECIDE}::test_a_candidate_that_fails_hands_back_at_once"),
-    Mutant("paused node starts servers", "sidecar/core/advance.py", "or _maintenance(node.memory, policy):\n        return None\n    return start(", "or False:\n        return None\n    return start(", f"{DECIDE}::test_a_crash_while_paused_is_not_answered_by_a_start"),
+    Mutant("paused node starts servers", "sidecar/core/advance.py", "    if _maintenance(node.memory, policy):\n        return None\n    return start(", "    if False:\n        return None\n    return start(", f"{DECIDE}::test_a_crash_while_paused_is_not_answered_by_a_start"),
     Mutant("once ignored", "sidecar/core/decide.py", "if policy.once:", "if False:", f"{DECIDE}::test_once_ends_with_the_command"),
     Mutant("once ignored when lost", "sidecar/core/moves.py", "if policy.once and memory.quit is None:", "if False:", f"{DECIDE}::test_once_ends_with_the_lock"),
     # requests
@@ -78,4 +79,15 @@ MUTANTS = (
     Mutant("failback at once", "sidecar/core/advance.py", "memory.better[1] + policy.ttl_ms", "memory.better[1]", f"{DECIDE}::test_a_preferred_node_that_has_been_able_for_a_ttl_gets_the_lock"),
     # leaving
     Mutant("exits with the lock", "sidecar/core/advance.py", "settled = memory.owed is None and memory.call is None", "settled = True", f"{DECIDE}::test_a_grant_that_may_not_be_used_is_given_back_and_spent"),
+    # hooks
+    Mutant("a start that was refused is tried again in place", "sidecar/core/moves.py", "spent = vetoed or len(", "spent = len(", f"{HOOKS}::test_a_start_that_is_refused_goes_to_another_node_at_once"),
+    Mutant("a refusal is told as a failure", "sidecar/core/moves.py", "cause = reason if vetoed else ", "cause = ", f"{HOOKS}::test_a_start_that_is_refused_goes_to_another_node_at_once"),
+    Mutant("a refusal is not taken for one", "sidecar/core/decide.py", ", vetoed=gone.vetoed)", ")", f"{HOOKS}::test_a_start_that_is_refused_goes_to_another_node_at_once"),
+    Mutant("released before after_stop is over", "sidecar/core/advance.py", "now < memory.call_at or memory.clearing is not None:\n        return None\n    order", "now < memory.call_at:\n        return None\n    order", f"{HOOKS}::test_the_lock_is_released_when_after_stop_is_over", schedules=25),
+    Mutant("after_stop keeps the sidecar no longer", "sidecar/core/advance.py", " and memory.call is None and memory.clearing is None", " and memory.call is None", f"{HOOKS}::test_nobody_campaigns_stands_by_or_leaves_before_after_stop_is_over"),
+    Mutant("a restart in place does not wait for after_stop", "sidecar/core/advance.py", "now < phase.until or node.memory.clearing is not None:", "now < phase.until:", f"{HOOKS}::test_a_restart_in_place_waits_for_after_stop"),
+    Mutant("a standby does not wait for after_stop", "sidecar/core/advance.py", "now < memory.standby_at or memory.clearing is not None or", "now < memory.standby_at or", f"{HOOKS}::test_nobody_campaigns_stands_by_or_leaves_before_after_stop_is_over"),
+    Mutant("a restart that was asked for does not wait for after_stop", "sidecar/core/requests.py", "case s.Waiting(lease=lease) if memory.clearing is None:", "case s.Waiting(lease=lease):", f"{HOOKS}::test_a_restart_that_was_asked_for_waits_for_after_stop"),
+    Mutant("a campaign does not wait for after_stop", "sidecar/core/candidate.py", "        and memory.clearing is None\n", "", f"{HOOKS}::test_nobody_campaigns_stands_by_or_leaves_before_after_stop_is_over"),
+    Mutant("any after_stop that is over is the one", "sidecar/core/decide.py", "None if memory.clearing == run else memory.clearing", "None", f"{HOOKS}::test_the_end_of_another_after_stop_is_none"),
 )  # fmt: skip

@@ -6,7 +6,11 @@ from tests.mutants.mutant import Mutant
 
 LOCKING, WATCHING, MARKS = (f"tests/runtime/test_{name}.py" for name in ("locking", "watching", "marks"))
 SERVING, PROBING, SHELL = (f"tests/runtime/test_{name}.py" for name in ("serving", "probing", "shell"))
-NODES, BROKEN = "tests/system/test_nodes.py", "tests/system/test_broken_parts.py"
+HOOKS, NODES, BROKEN = (
+    "tests/runtime/test_hooks.py",
+    "tests/system/test_nodes.py",
+    "tests/system/test_broken_parts.py",
+)
 
 MUTANTS = (
     # the lock lane
@@ -54,7 +58,7 @@ MUTANTS = (
     Mutant("a guard client that broke is not noticed", "sidecar/runtime/serving.py", "                self._broken(\"guard client\")\n", "                pass\n", f"{SERVING}::test_a_guard_client_that_broke_is_told_as_broken"),
     Mutant("an order for a run that is gone goes to the next", "sidecar/runtime/serving.py", "name = next((name for name, known in self._names.items() if known == run), None)", "name = next(iter(self._names), None)", f"{SERVING}::test_orders_for_a_run_that_is_gone_touch_nobody_else"),
     Mutant("a lost guard is the end of serving", "sidecar/runtime/serving.py", "                self._guard.respawn()\n", "                pass\n", f"{SERVING}::test_a_server_is_started_again_after_its_guard_was_lost"),
-    Mutant("the server sees our secrets", "sidecar/runtime/serving.py", "{name: value for name, value in os.environ.items() if not name.startswith(OURS)}", "dict(os.environ)", f"{SERVING}::test_a_server_sees_its_role_and_nothing_of_our_own"),
+    Mutant("the server sees our secrets", "sidecar/runtime/hooks.py", "{name: value for name, value in os.environ.items() if not name.startswith(OURS)}", "dict(os.environ)", f"{SERVING}::test_a_server_sees_its_role_and_nothing_of_our_own"),
     Mutant("a server that was found is not known", "sidecar/runtime/serving.py", "            self._names[found.run] = 0\n", "            self._names[found.run] = 1\n", f"{SERVING}::test_the_next_sidecar_goes_on_with_the_run_as_number_0"),
     Mutant("what the guard told before the beginning is lost", "sidecar/runtime/serving.py", "        for event in early:\n            self._on_event(event)\n", "", f"{SERVING}::test_what_happens_between_attaching_and_beginning_is_told"),
     # probing
@@ -67,4 +71,15 @@ MUTANTS = (
     Mutant("the server of another cluster is taken over", "sidecar/runtime/main.py", "if (cluster, hold.node) != (self._config.cluster, self._config.node):", "if False:", f"{BROKEN}::test_the_server_of_another_cluster_is_refused_and_left_alone"),
     Mutant("the hold found with a server is not taken over", "sidecar/runtime/main.py", "        self._locks.adopt(hold)\n", "", f"{NODES} -k test_restarted_sidecar_adopts_the_running_server and local"),
     Mutant("two sidecars in one run directory", "sidecar/runtime/main.py", "        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)\n", "        pass\n", f"{NODES}::test_second_sidecar_of_a_node_is_refused"),
+    # hooks
+    Mutant("a refusal is not heard", "sidecar/runtime/serving.py", "        elif not outcome.ok:\n", "        elif False:\n", f"{HOOKS}::test_a_refusal_is_the_end_of_the_run", schedules=25),
+    Mutant("a stop leaves before_active alone", "sidecar/runtime/serving.py", "            self._asked[run].errand.call_off()\n", "            pass\n", f"{HOOKS}::test_a_stop_ends_before_active_and_the_server_is_never_started"),
+    Mutant("one that was stopped counts as a refusal", "sidecar/runtime/serving.py", "        if asked.errand.called_off:\n", "        if False:\n", f"{HOOKS}::test_a_stop_ends_before_active_and_the_server_is_never_started"),
+    Mutant("the end of after_stop is not told", "sidecar/runtime/serving.py", "            self._post(s.Cleared(run))\n", "            pass\n", f"{HOOKS}::test_after_stop_runs_after_each_active_even_one_that_never_ran"),
+    Mutant("what runs beside is not ended first", "sidecar/runtime/hooks.py", "        running = self._end_announcing()\n        if running is not None:\n            running.over", "        running = self._running\n        if running is not None:\n            running.over", f"{HOOKS}::test_what_runs_beside_is_ended_before_one_of_the_server_lane_runs"),
+    Mutant("a hook that was overtaken is begun", "sidecar/runtime/hooks.py", "if state is self._told and state is not self._overtaken:", "if state is not self._overtaken:", f"{HOOKS}::test_one_that_was_overtaken_is_not_begun"),
+    Mutant("a state is told again and again", "sidecar/runtime/hooks.py", "        if state != self._told:\n", "        if True:\n", f"{HOOKS}::test_each_state_is_told_once_and_each_run_anew"),
+    Mutant("a hook has no time limit", "sidecar/hooks/keeper.py", "while (left_ms := deadline_ms - kernel.now_ms()) > 0:", "while (left_ms := deadline_ms + 1) > 0:", f"{HOOKS}::test_at_its_time_limit_the_whole_tree_is_killed"),
+    Mutant("what a hook leaves behind lives on", "sidecar/hooks/keeper.py", "            tree.signal_descendants(os.getpid(), signal.SIGKILL)\n", "            pass\n", f"{HOOKS}::test_what_it_leaves_behind_is_killed_when_it_is_over"),
+    Mutant("a hook outlives the sidecar", "sidecar/hooks/keeper.py", "        if control.fileno() in ready:\n", "        if False:\n", f"{HOOKS}::test_it_ends_with_the_sidecar_even_when_that_is_killed"),
 )  # fmt: skip
