@@ -360,7 +360,7 @@ class Client:
                 self._calls -= pending
         for attempt in pending:
             attempt.endpoint.connected = False
-        if any(attempt.sent for attempt in pending):
+        if maybe or any(attempt.sent for attempt in pending):
             self._doubt(metadata)
         self._leave()
         if self._closed:
