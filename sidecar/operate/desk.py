@@ -50,6 +50,7 @@ class Desk:
     by: str = field(default_factory=operator)
     answer_within_ms: int = ANSWER_WITHIN_MS
     halted: Callable[[], bool] = lambda: False  # has the user had enough?
+    pid: int = field(default_factory=os.getpid)
 
     def __enter__(self) -> Self:
         return self

@@ -73,4 +73,8 @@ def unfit(view: View, to: str | None, active: str | None) -> str | None:
 
 
 def _why_not(record: NodeRecord) -> str:
-    return "it is not eligible (node_options.eligible)" if not record.eligible else record.message
+    return (
+        "it is not eligible (node_options.eligible, or `sidecar set`)"
+        if not record.eligible
+        else record.message
+    )

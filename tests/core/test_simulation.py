@@ -20,7 +20,7 @@ import pytest
 from sidecar.config import timing
 from sidecar.core import state as s
 from sidecar.operate.asking import Done
-from sidecar.operate.maintenance import Changed
+from sidecar.operate.settings import Changed
 from tests.core import made
 from tests.core.simulation import swift
 from tests.core.simulation.commands import Command, Order
