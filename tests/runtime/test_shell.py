@@ -13,14 +13,14 @@ from typing import Any, cast
 import pytest
 
 from sidecar.core import state as s
-from sidecar.core.model import HistoryEntry
+from sidecar.core.model import HistoryEntry, Override, Settings
 from sidecar.core.units import Epoch
 from sidecar.errors import Conflict, NotHolder, NotSent, OutcomeUnknown
 from sidecar.runtime.locking import LockLane, hold_from_note
 from sidecar.runtime.marks import MarkFile
 from sidecar.runtime.serving import ServerLane
 from sidecar.runtime.shell import Broken, Reload, Shell
-from tests.core.made import EPOCH, LEASE, POLICY, at, request, serving
+from tests.core.made import EPOCH, LEASE, POLICY, at, lock, request, serving, view
 from tests.runtime.stubs import WITHIN_S, Inbox, Store, clock, hold
 
 QUICK = replace(POLICY, renew_every_ms=200)  # a failed call is made again after 50 ms
@@ -104,6 +104,20 @@ def test_a_reload_counts_from_the_next_decision_on(stage: Stage) -> None:
         stage.shell.run()
 
     assert stage.shell.policy.priority == 1
+
+
+def test_what_was_set_counts_before_the_configuration_through_a_reload(stage: Stage) -> None:
+    found = replace(view(lock("a")), settings=Settings(overrides=(Override("a", eligible=False),)))
+    stage.inbox.put(s.Seen(found))
+    stage.inbox.put(Reload(lambda policy: replace(policy, priority=1, eligible=policy.eligible)))
+    stage.inbox.put(Broken("end of the test"))
+
+    with pytest.raises(RuntimeError):
+        stage.shell.run()
+
+    assert (stage.shell.policy.priority, stage.shell.policy.eligible) == (1, False)
+    stage.shell._settled(s.Seen(view(lock("a"))))
+    assert (stage.shell.policy.priority, stage.shell.policy.eligible) == (1, True)
 
 
 def test_the_orders_go_where_they_belong(stage: Stage) -> None:
