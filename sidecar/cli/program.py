@@ -35,8 +35,11 @@ COMMANDS = {  # name: (module, the first sentence of its help, which a test keep
     "restart": ("changing", "Restart the server of a node in place, without failover."),
     "history": ("looking", "Show the changes of active, the newest first."),
     "validate": ("checking", "Check the configuration and show the failover times that follow from it."),
+    "doctor": ("examining", "Look at the machine and say what to do."),
+    "init": ("beginning", "Write a starting configuration with a comment for every key."),
     "demo": ("running", "Run three nodes of stand-in AggreGate Servers on this machine."),
     "version": ("checking", "Show the versions of the sidecar and of what it uses."),
+    "completion": ("beginning", "Print what makes a shell complete commands and options."),
 }
 
 

@@ -94,6 +94,11 @@ class Follower:
         self._desk = desk
         self._heard_at = desk.clock.now()
 
+    @property
+    def age_ms(self) -> int:
+        """How long ago the store has last shown, or confirmed, the view."""
+        return self._desk.clock.now() - self._heard_at
+
     def newer(self, until: Instant) -> bool:
         """Wait for a newer view; False at *until*, when the user has had enough, or at a new ``trouble``."""
         while not self._desk.halted() and self._desk.clock.now() < until:

@@ -261,5 +261,5 @@ def test_set_says_what_it_did(two: Stage, config_file: Path) -> None:
         two.appear("node-a", heard=view.versions["settings"])
 
     with two.acting(play):
-        result = CliRunner().invoke(main, ["set", "-c", str(config_file), "node-a", "eligible", "no"])
-    assert (result.exit_code, result.output) == (0, "eligible of node-a: set to false\n")
+        done = CliRunner().invoke(main, ["set", "-c", str(config_file), "node-a", "eligible", "no"])
+    assert (done.exit_code, done.output) == (0, "eligible of node-a: set to false\n")
