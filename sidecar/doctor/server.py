@@ -96,7 +96,10 @@ def ports(config: Config) -> Iterator[Finding]:
 
 def _probed(config: Config) -> dict[int, str]:
     probes = {"ready": config.server.probes.ready.tcp, "alive": config.server.probes.alive.tcp}
-    found = {port: f"server.probes.{probe}.tcp" for probe, some in probes.items() for port in some or ()}
+    found = {}
+    for probe, some in probes.items():
+        for port in some or ():
+            found.setdefault(port, f"server.probes.{probe}.tcp")
     if _aggregate(config) and None in probes.values():
         read = serverxml.read(Path(config.server.home) / config.server.config_file)
         found |= {read.ports[key]: key for key in ("clientPort", "webAppsSslPort")}
