@@ -2,7 +2,8 @@
 
 Every key is there, each with its meaning, what it may hold and its default. Those that were given stand; the
 others are comments that show the value in force, so that taking out the ``#`` changes nothing (but for the
-status of a probe, which needs its URL). What comes out is loaded again before anybody gets it: it cannot disagree with the program.
+status of a probe, which needs its URL). What comes out is loaded again before anybody gets it: it cannot
+disagree with the program.
 """
 
 import textwrap

@@ -48,6 +48,7 @@ def enforcement(config: Config) -> Iterator[Finding]:
             return
         found = client.enforcement
         client.shutdown()
+        client.close()
     who = f"for a sidecar started as this one was (user id {os.geteuid()})"
     if found == "kernel":
         yield ok("enforcement", f"kernel: PID namespaces are granted, {who}")

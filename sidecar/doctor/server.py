@@ -96,7 +96,7 @@ def ports(config: Config) -> Iterator[Finding]:
 
 def _probed(config: Config) -> dict[int, str]:
     probes = {"ready": config.server.probes.ready.tcp, "alive": config.server.probes.alive.tcp}
-    found = {}
+    found: dict[int, str] = {}
     for probe, some in probes.items():
         for port in some or ():
             found.setdefault(port, f"server.probes.{probe}.tcp")

@@ -6,6 +6,8 @@ Method: as test_handshake.py; once with a real sidecar, which has to go by it wi
 import json
 import re
 import signal
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -249,6 +251,35 @@ def test_a_real_node_goes_by_it_within_a_second_and_reloads_its_file(stage: Stag
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=WITHIN_S)
     assert process.returncode == 0
+
+
+HANGS = """
+import sys, threading
+from pathlib import Path
+from sidecar.config import load
+from sidecar.runtime.main import Mode, run
+
+def hang():
+    print("reading", flush=True)
+    threading.Event().wait()
+
+sys.exit(run(load(Path(sys.argv[1]), {}), Mode(), hang))
+"""
+
+
+def test_a_file_that_hangs_while_it_is_reloaded_delays_no_decision(stage: Stage, config_file: Path) -> None:
+    command = [sys.executable, "-c", HANGS, str(config_file)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert process.stdout is not None
+    try:
+        stage.await_view(lambda view: (a := view.node("node-a")) is not None and a.state == "running")
+        process.send_signal(signal.SIGHUP)
+        assert process.stdout.readline() == "reading\n"
+        assert set_override(stage.desk(), "node-a", "priority", 7).silent == ()
+    finally:
+        process.terminate()
+        process.communicate(timeout=WITHIN_S)
+    assert process.returncode == 0, "it ends all the same"
 
 
 def test_set_says_what_it_did(two: Stage, config_file: Path) -> None:
