@@ -228,7 +228,7 @@ def test_full_collection_serves_nobody_at_full_speed(make: Makes) -> None:
         "a silence",
     )
     await_tick(make.witness, after=after)
-    assert server.server().cpu_times().user - before.user > 0.2  # of 0.7 s, beside other tests
+    assert server.server().cpu_times().user - before.user > 0.1  # of 0.7 s, beside much else
     assert not stands_still(make.witness)  # once, not for ever
 
 
