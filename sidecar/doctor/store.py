@@ -57,11 +57,9 @@ def _what_it_is(config: Config, info: BackendInfo) -> Iterator[Finding]:
     silent = [place for place in named if not any(place in known for known in info.versions)]
     if silent:
         yield warning("backend", f"no answer from {', '.join(silent)}", "start it, or correct etcd.endpoints")
-    if len(named) in (1, 2):
-        says = f"{len(named)} of its members is named" if len(named) == 1 else "two of its members are named"
-        yield warning(
-            "backend", f"{says}: their loss is the loss of the lock", "name three or more, if there are"
-        )
+    if len(named) == 1:
+        says = "one of its members is named: its loss is the loss of the lock"
+        yield warning("backend", says, "name all in etcd.endpoints")
     if config.backend == "local":
         says = "the local backend covers one machine and does not outlive it"
         yield warning("backend", says, "take etcd or Consul for a cluster of several machines")

@@ -59,7 +59,7 @@ def _set(settings: Settings) -> list[str]:
     found = []
     for setting, node, value, author in stated(settings):
         by, at, pid = (author.by, author.at_unix_ms, author.pid) if author else (None, None, None)
-        if setting == "paused" and author is None:  # by a version that kept the last change alone
+        if setting == "paused" and not settings.authors:  # by a version that kept the last change alone
             by, at = settings.by, settings.at_unix_ms
         who = _since(by, at, pid)
         if setting != "paused":

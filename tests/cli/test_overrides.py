@@ -23,7 +23,7 @@ from sidecar.clock import BootClock
 from sidecar.core.model import Author, Override, Settings
 from sidecar.core.units import Instant
 from sidecar.errors import BadDocument, OutcomeUnknown, Refused, TimedOut
-from sidecar.operate import status
+from sidecar.operate import status, words
 from sidecar.operate.maintenance import pause_cluster, resume_cluster
 from sidecar.operate.overrides import set_override, unset_override
 from tests.cli.stage import Stage
@@ -217,6 +217,17 @@ def test_status_tells_what_is_set_by_whom_and_how_to_end_it(two: Stage) -> None:
     (notice,) = [notice for notice in found["notices"] if "priority" in notice]  # type: ignore[attr-defined]
     assert re.match(r"priority of node-b is 50, set by bob@there \(pid 4711\) since 2023-11-1", notice)
     assert notice.endswith("`sidecar unset node-b priority` ends that")
+
+
+def test_a_later_change_does_not_make_its_author_the_one_who_paused(two: Stage) -> None:
+    pause_cluster(two.desk(), None, within_ms=0)
+    set_override(replace(two.desk(), by="al@there"), "node-b", "priority", 1, within_ms=0)
+
+    view = two.view()
+    notices = str(status.status(view, cluster="c", backend="local", now_unix_ms=0)["notices"])
+    assert "paused by op@here (pid " in notices
+    assert "set by al@there (pid " in notices
+    assert "paused by op@here;" in str(words.paused(view))
 
 
 def test_a_real_node_goes_by_it_within_a_second_and_reloads_its_file(stage: Stage, config_file: Path) -> None:

@@ -84,6 +84,8 @@ INTERESTING = {
     "restart says Refused": 14,
     "pause says Changed": 43,
     "resume says Changed": 42,
+    "set says Changed": 40,
+    "unset says Changed": 28,
     "raise_epoch says Done": 38,
     "raise_epoch says Refused": 38,
 }
