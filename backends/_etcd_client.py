@@ -250,17 +250,20 @@ class Client:
 
         return answer
 
-    def ask_versions(self, deadline: Instant) -> None:
-        """Ask every endpoint whose version is not known; silence is no error."""
+    def ask_versions(self, deadline: Instant) -> str | None:
+        """Ask every endpoint for its version; silence is no error. Return the one that leads, if it tells."""
         metadata, timeout_s = self.metadata(deadline), max(0.001, left_s(deadline, self._clock))
         asked = [
             (endpoint, endpoint.send("Status", pb.StatusRequest(), timeout_s, metadata))
             for endpoint in self.endpoints
-            if endpoint.version is None
         ]
+        leader = None
         for endpoint, future in asked:
             with suppress(grpc.RpcError, grpc.FutureCancelledError):
-                endpoint.version = str(future.result().version)
+                status = future.result()
+                endpoint.version = str(status.version)
+                leader = endpoint.address if status.leader == status.header.member_id else leader
+        return leader
 
     # ---- files replaced while we run
 

@@ -79,10 +79,11 @@ class ConsulBackend:
     def info(self, *, deadline: Instant) -> BackendInfo:
         """Say which agent, and that its servers have a leader."""
         address = str(self._client.address)
-        if not self._client.leader(deadline):
+        leader = self._client.leader(deadline)
+        if not leader:
             raise NotSent(f"{address}: no cluster leader")
         version = self._client.version(deadline)
-        return BackendInfo("consul", address, {address: version} if version else {}, ttl_min_ms=1)
+        return BackendInfo("consul", address, {address: version} if version else {}, 1, leader)
 
     # ---- the lock
 

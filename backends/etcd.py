@@ -96,14 +96,14 @@ class EtcdBackend:
     def info(self, *, deadline: Instant) -> BackendInfo:
         """Ask every endpoint for its version, and etcd for the shortest lease it grants."""
         self._client.call("Status", pb.StatusRequest(), deadline, effect=False)
-        self._client.ask_versions(Instant(min(deadline, self._clock.now() + INFO_MS)))
+        leader = self._client.ask_versions(Instant(min(deadline, self._clock.now() + INFO_MS)))
         versions = {e.address: e.version for e in self._client.endpoints if e.version is not None}
         floor_ms = TTL_FLOOR_MS
         with suppress(BackendError):
             lease = self._leases.grant(1, deadline)
             floor_ms = lease.ttl_s * 1000
             self._leases.revoke(lease, deadline)
-        return BackendInfo("etcd", self._client.address, versions, floor_ms)
+        return BackendInfo("etcd", self._client.address, versions, floor_ms, leader)
 
     # ---- the lock
 

@@ -2,13 +2,16 @@
 
 A field that is not known here is ignored, so that a newer node may add one; a missing or mistyped
 one, an epoch or a TTL that cannot be, or another ``v``, makes the document unreadable as a whole.
-Nothing is ever guessed.
+Nothing is ever guessed. In ``settings``, which nodes of all versions read and write again, such fields
+are kept, at every level.
 """
 
-from typing import TypeVar
+from dataclasses import fields
+from typing import Any, TypeVar
 
 import msgspec
 
+from sidecar.core.model import Author, Override, Settings
 from sidecar.errors import BadDocument
 
 VERSION = 1
@@ -17,6 +20,8 @@ SIZE_MAX_BYTES = 64 * 1024  # far above any document of ours; Consul refuses val
 EPOCH_MAX = (1 << 53) - 1  # exact in every JSON reader; a cluster never gets there, a typing mistake does
 TTL_MAX_MS = 7 * 24 * 3600 * 1000  # beyond it is no TTL of ours but a mistake that would lock everybody out
 LIMITS = {"epoch": (0, EPOCH_MAX), "mark": (0, EPOCH_MAX), "ttl_ms": (1, TTL_MAX_MS)}
+
+PARTS: dict[str, type] = {"overrides": Override, "authors": Author}  # of settings
 
 T = TypeVar("T")
 
@@ -27,8 +32,10 @@ class _Header(msgspec.Struct):
 
 def encode(value: object) -> bytes:
     """Return *value*, a dataclass of `sidecar.core.model`, as a JSON document."""
-    fields: dict[str, object] = msgspec.to_builtins(value)
-    return msgspec.json.encode({"v": VERSION} | fields)
+    found = msgspec.to_builtins(value)
+    if isinstance(value, Settings):
+        found = _together(found) | {name: [_together(part) for part in found[name]] for name in PARTS}
+    return msgspec.json.encode({"v": VERSION} | found)
 
 
 def decode(key: str, raw: bytes, kind: type[T]) -> T:
@@ -46,7 +53,7 @@ def decode(key: str, raw: bytes, kind: type[T]) -> T:
                 f"{key}: document version {version} is not known to this sidecar; "
                 "upgrade it, or restore the key"
             )
-        value = msgspec.json.decode(raw, type=kind)
+        value = msgspec.json.decode(raw, type=kind) if kind is not Settings else _settings(raw, kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BadDocument(f"{key}: not a readable document ({error})") from error
     for name, (least, most) in LIMITS.items():
@@ -54,3 +61,23 @@ def decode(key: str, raw: bytes, kind: type[T]) -> T:
         if not least <= number <= most:
             raise BadDocument(f"{key}: impossible {name} {number}")
     return value
+
+
+def _settings(raw: bytes, kind: type[T]) -> T:
+    """Return settings with what is not known here in ``unknown``, so that writing them again keeps it."""
+    found = _apart(msgspec.json.decode(raw), Settings)
+    del found["unknown"]["v"]
+    for name, part in PARTS.items():
+        if isinstance(found.get(name), list):
+            found[name] = [_apart(item, part) if isinstance(item, dict) else item for item in found[name]]
+    return msgspec.convert(found, kind)
+
+
+def _apart(found: dict[str, Any], kind: type[Any]) -> dict[str, Any]:
+    known = {declared.name for declared in fields(kind)} - {"unknown"}
+    own = {name: value for name, value in found.items() if name in known}
+    return own | {"unknown": {name: value for name, value in found.items() if name not in known}}
+
+
+def _together(found: dict[str, Any]) -> dict[str, Any]:
+    return {**found.pop("unknown"), **found}

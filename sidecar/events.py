@@ -140,6 +140,17 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Reloaded:
+    """A changed configuration was read: each key as ``key: old -> new``, secrets hidden."""
+
+    NAME: ClassVar[str] = "reloaded"
+    LEVEL: ClassVar[int] = logging.INFO
+
+    changed: str  # in force from now on
+    needs_restart: str | None  # waits for a restart of the sidecar
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Raised:
     """An alarm: somebody has to look."""
 

@@ -58,6 +58,7 @@ class BackendInfo:
     address: str  # what to look at when it fails; no secrets
     versions: Mapping[str, str]  # endpoint -> version, where the store tells
     ttl_min_ms: int  # a shorter TTL is raised by the store
+    leader: str | None = None  # which of its members leads, where it tells
 
 
 @runtime_checkable

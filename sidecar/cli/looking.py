@@ -54,7 +54,7 @@ def page(found: "Document", here: str, width: int) -> str:
         rows = [_row(node, here) for node in nodes]
         head = ["NODE", "ROLE", "STATE", ">LEASE", ">SEEN", "MESSAGE"]
         lines += ["", printing.table(head, rows, width=width, colours=COLOURS)]
-    lines += ["", *_here(nodes, here)]
+    lines += ["", *(line for mark, text in _here(nodes, here) for line in printing.wrap(mark, text, width))]
     return "\n".join(lines)
 
 
@@ -65,7 +65,7 @@ def _row(node: "Document", here: str) -> Sequence[str]:
         str(node["state"]),
         printing.seconds(node["lease_remaining_s"]),
         printing.seconds(node["last_seen_s"]),
-        str(node["message"]),
+        f"{node['message']}{'' if node['eligible'] else ' (not eligible)'}",
     )
 
 
@@ -77,19 +77,21 @@ def _pending(pending: object) -> list[str]:
     return [f"{text} {printing.seconds(pending['age_s'])} ago"]
 
 
-def _here(nodes: Sequence["Document"], here: str) -> list[str]:
+def _here(nodes: Sequence["Document"], here: str) -> list[tuple[str, str]]:
     mine = next((node for node in nodes if node["node"] == here), None)
     if mine is None:
-        return [f"* this node, {here}, is not there"]
+        return [("* ", f"this node, {here}, is not there")]
     server = mine["server"]
-    text = f"* this node: priority {mine['priority']}, deadline enforced by {mine['enforcement']}"
+    text = f"this node: priority {mine['priority']}, deadline enforced by {mine['enforcement']}"
     text += "" if mine["eligible"] else ", not eligible"
+    lines = [("* ", text)]
     if isinstance(server, dict):
-        text += (
-            f"\n  server pid {server['pid']}, up {printing.seconds(server['uptime_s'])}, "
+        measured = (
+            f"server pid {server['pid']}, up {printing.seconds(server['uptime_s'])}, "
             f"{server['rss_bytes'] / 1_000_000:.0f} MB, {server['cpu_percent']:.0f} % of a core"
         )
-    return [printing.printable(text)]
+        lines.append(("  ", measured))
+    return lines
 
 
 @options.command("history", options.UNREACHABLE | {0: "shown"})

@@ -9,7 +9,7 @@ from sidecar.cli import options
 from sidecar.cli.printing import conclude, say
 
 if TYPE_CHECKING:
-    from sidecar.operate.maintenance import Changed
+    from sidecar.operate.settings import Changed
 
 EXITS = options.UNREACHABLE | {5: "it is unknown whether it is written; status shows it"}
 
@@ -34,7 +34,7 @@ def pause(config: Path | None, node: str | None) -> None:
     from sidecar.operate.maintenance import pause_cluster
 
     with options.open_desk(options.load_config(config)) as desk:
-        _tell(pause_cluster(desk, node), node or f"cluster {desk.cluster}", "paused")
+        tell(pause_cluster(desk, node), node or f"cluster {desk.cluster}", "paused")
 
 
 @options.command(
@@ -51,10 +51,11 @@ def resume(config: Path | None, node: str | None) -> None:
     from sidecar.operate.maintenance import resume_cluster
 
     with options.open_desk(options.load_config(config)) as desk:
-        _tell(resume_cluster(desk, node), node or f"cluster {desk.cluster}", "resumed")
+        tell(resume_cluster(desk, node), node or f"cluster {desk.cluster}", "resumed")
 
 
-def _tell(found: "Changed", what: str, how: str) -> None:
+def tell(found: "Changed", what: str, how: str) -> None:
+    """Say what became of a change of the settings."""
     conclude(f"{what}: {'' if found.changed else 'already '}{how}")
     for note in found.notes:
         conclude(note)

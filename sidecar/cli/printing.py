@@ -11,9 +11,12 @@ from contextlib import suppress
 
 import click
 
-WIDTH = 80
-CELL_MAX = 24
-"""A name longer than this is cut in a table, so that the last column keeps some room; JSON has all of it."""
+WIDTH, NARROW = 80, 20
+CELL_MAX, CELL_MIN = 24, 12
+"""A name longer than the first is cut in a table, and down to the second where the last column needs room;
+JSON has all of it."""
+LAST_MIN = 16
+"""Columns for the last column. Where that leaves too little for the others, each row becomes a block."""
 
 
 def say(text: str) -> None:
@@ -58,7 +61,7 @@ def width() -> int:
     """Return how wide a table may be: the terminal, or 80 where there is none."""
     import shutil
 
-    return max(40, shutil.get_terminal_size((WIDTH, 24)).columns) if sys.stdout.isatty() else WIDTH
+    return max(NARROW, shutil.get_terminal_size((WIDTH, 24)).columns) if sys.stdout.isatty() else WIDTH
 
 
 def table(
@@ -75,6 +78,14 @@ def table(
     lines = [[name.removeprefix(">") for name in head]]
     lines += [[_cell(cell) for cell in row[:-1]] + [printable(row[-1])] for row in rows]
     widths = [max(len(line[i]) for line in lines) for i in range(len(head) - 1)]
+    room = width - 2 * len(widths) - LAST_MIN
+    while sum(widths) > room and max(widths) > CELL_MIN:
+        widths[widths.index(max(widths))] -= 1
+    if sum(widths) > room:
+        return _blocks(lines, width, colours or {})
+    lines = [
+        [*(_cell(cell, size) for cell, size in zip(line, widths, strict=False)), line[-1]] for line in lines
+    ]
     left = sum(widths) + 2 * len(widths)
     text: list[str] = []
     for line in lines:
@@ -82,7 +93,7 @@ def table(
             paint(cell.rjust(size) if at_right else cell.ljust(size), (colours or {}).get(cell))
             for cell, size, at_right in zip(line[:-1], widths, right, strict=False)
         ]
-        last = textwrap.wrap(line[-1], max(12, width - left)) or [""]
+        last = textwrap.wrap(line[-1], width - left) or [""]
         text.append("  ".join([*cells, last[0]]).rstrip())
         text += [" " * left + more for more in last[1:]]
     return "\n".join(text)
@@ -92,12 +103,31 @@ def wrap(mark: str, text: str, width: int) -> list[str]:
     """Return *text* in lines of at most *width*, the first one after *mark*."""
     import textwrap
 
-    return textwrap.wrap(printable(text), width, initial_indent=mark, subsequent_indent=" " * len(mark))
+    return textwrap.wrap(
+        printable(text),
+        width,
+        initial_indent=mark,
+        subsequent_indent=" " * len(mark),
+        break_on_hyphens=False,
+    )
 
 
-def _cell(text: str) -> str:
+def _blocks(lines: Sequence[Sequence[str]], width: int, colours: Mapping[str, str]) -> str:
+    """Return each row as a few lines, its first cell above the others: for narrow terminals."""
+    text: list[str] = []
+    for first, *rest in lines[1:]:
+        text += wrap("", first, width)
+        for name, cell in zip(lines[0][1:], rest, strict=True):
+            colour = colours.get(cell)
+            text += [paint(line, colour) for line in wrap(f"  {name} ", cell, width)]
+    return "\n".join(text)
+
+
+def _cell(text: str, most: int = CELL_MAX) -> str:
+    """Cut *text* in its middle: the end of a name often tells it from the others."""
     text = printable(text).replace("\n", " ")
-    return text if len(text) <= CELL_MAX else text[: CELL_MAX - 1] + "…"
+    half = (most - 1) // 2
+    return text if len(text) <= most else f"{text[: most - 1 - half]}…{text[-half:]}"
 
 
 def epoch(value: object) -> str:

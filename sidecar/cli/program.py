@@ -30,11 +30,16 @@ COMMANDS = {  # name: (module, the first sentence of its help, which a test keep
     "failover": ("changing", "Take the lock from an active that does not answer."),
     "pause": ("maintenance", "Start maintenance: no automatic starts, stops and takeovers."),
     "resume": ("maintenance", "End maintenance."),
+    "set": ("overriding", "Set priority or eligibility of a node, from any machine, at once."),
+    "unset": ("overriding", "Give priority or eligibility of a node back to its configuration."),
     "restart": ("changing", "Restart the server of a node in place, without failover."),
     "history": ("looking", "Show the changes of active, the newest first."),
     "validate": ("checking", "Check the configuration and show the failover times that follow from it."),
+    "doctor": ("examining", "Look at the machine and say what to do."),
+    "init": ("beginning", "Write a starting configuration with a comment for every key."),
     "demo": ("running", "Run three nodes of stand-in AggreGate Servers on this machine."),
     "version": ("checking", "Show the versions of the sidecar and of what it uses."),
+    "completion": ("beginning", "Print what makes a shell complete commands and options."),
 }
 
 
@@ -52,7 +57,7 @@ class Program(click.Group):
         from importlib import import_module
 
         module = import_module(f"sidecar.cli.{COMMANDS[cmd_name][0]}")
-        command: click.Command = getattr(module, "exec_" if cmd_name == "exec" else cmd_name)
+        command: click.Command = getattr(module, f"{cmd_name}_" if cmd_name in ("exec", "set") else cmd_name)
         return command
 
     def resolve_command(

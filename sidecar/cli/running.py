@@ -1,10 +1,14 @@
 """``run``, ``exec`` and ``demo``: what stays in the foreground."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from sidecar.cli import options
+
+if TYPE_CHECKING:
+    from sidecar.config import Config
 
 
 @options.command(
@@ -32,10 +36,16 @@ def run(config: Path | None, keep_server: bool) -> int:
 
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nothing to reload yet, and no reason to end
     configuration = options.load_config(config)
+    from sidecar.operate.checking import check
     from sidecar.runtime.main import Mode
     from sidecar.runtime.main import run as supervise
 
-    return supervise(configuration, Mode(keep_server=keep_server), lambda: options.load_config(config))
+    def read_again() -> "Config":
+        found = options.load_config(config)
+        check(found)
+        return found
+
+    return supervise(configuration, Mode(keep_server=keep_server), read_again)
 
 
 @options.command(

@@ -1,9 +1,10 @@
 """``watch``: the status as it changes, through outages of the backend."""
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, cast
+from typing import TYPE_CHECKING, NamedTuple, NoReturn, cast
 
 import click
 
@@ -39,20 +40,28 @@ def watch(config: Path | None, form: str) -> None:
 
     configuration = options.load_config(config)
     with options.open_desk(configuration) as desk:
-        if form == "table" and sys.stdout.isatty():
+        if form == "table" and sys.stdout.isatty() and os.environ.get("TERM") not in (None, "dumb"):
             _live(desk, configuration.node)
         lines = Lines()
-        for view, trouble in looks(desk, repeat=False):
+        for view, trouble, age_ms in looks(desk, repeat=False):
             found = (
                 status(view, cluster=desk.cluster, backend=desk.store, now_unix_ms=wall_ms()) if view else {}
             )
             if form == "table":
                 lines.write(found, trouble)
             else:
-                _document(found, trouble, form)
+                _document({"trouble": trouble, "age_s": age_ms / 1000} | found, form)
 
 
-def looks(desk: "Desk", *, repeat: bool) -> Iterator[tuple["View | None", str | None]]:
+class Look(NamedTuple):
+    """What is seen. *view* None: nothing yet."""
+
+    view: "View | None"
+    trouble: str | None  # why there is nothing newer
+    age_ms: int  # since the view was last shown or confirmed by the store
+
+
+def looks(desk: "Desk", *, repeat: bool) -> Iterator[Look]:
     """Yield the newest view, and why there is no newer one; for ever. *repeat*: also without a change.
 
     Raises:
@@ -68,23 +77,24 @@ def looks(desk: "Desk", *, repeat: bool) -> Iterator[tuple["View | None", str | 
         except BackendError as error:
             if not error.retry:
                 raise
-            yield None, str(error)
+            yield Look(None, str(error), 0)
             pause(PAUSE_MS)
-    yield follower.view, None
+    yield Look(follower.view, None, 0)
     while True:
         before = follower.trouble
         changed = follower.newer(desk.after(REFRESH_MS))
         if repeat or changed or (before is None) != (follower.trouble is None):
-            yield follower.view, str(follower.trouble) if follower.trouble is not None else None
+            trouble = str(follower.trouble) if follower.trouble is not None else None
+            yield Look(follower.view, trouble, follower.age_ms)
 
 
-def _document(found: "Document", trouble: str | None, form: str) -> None:
+def _document(found: "Document", form: str) -> None:
     from sidecar.clock import wall_ms
     from sidecar.operate.status import utc_time
 
     if form == "yaml":
         click.echo("---")
-    printing.document({"at": utc_time(wall_ms()), "trouble": trouble} | found, form, compact=True)
+    printing.document({"at": utc_time(wall_ms())} | found, form, compact=True)
 
 
 class Lines:
@@ -129,6 +139,13 @@ def _node(node: "Document") -> str:
     return f"{node['node']} {node['role']} {node['state']}" + ("" if usual else f" ({node['message']})")
 
 
+def _lost(trouble: str, age_ms: int | None, width: int) -> list[str]:
+    """Say that the store is away, and how old what is shown has become."""
+    old = "" if age_ms is None else f"; what follows is {printing.seconds(age_ms / 1000)} old"
+    text = f"the backend does not answer{old}: {trouble}"
+    return [printing.paint(line, "red") for line in printing.wrap("! ", text, width)]
+
+
 def _live(desk: "Desk", here: str) -> NoReturn:
     from rich.console import Console
     from rich.live import Live
@@ -139,13 +156,11 @@ def _live(desk: "Desk", here: str) -> NoReturn:
 
     console = Console(highlight=False)
     with Live(console=console, auto_refresh=False, screen=False, vertical_overflow="crop") as live:
-        for view, trouble in looks(desk, repeat=True):
-            text = ""
+        for view, trouble, age_ms in looks(desk, repeat=True):
+            width = max(printing.NARROW, console.width - 1)  # a full last column makes some terminals wrap
+            lines = _lost(trouble, age_ms if view else None, width) if trouble is not None else []
             if view is not None:
                 found = status(view, cluster=desk.cluster, backend=desk.store, now_unix_ms=wall_ms())
-                text = page(found, here, console.width)
-            if trouble is not None:
-                shown = printing.paint(f"backend does not answer: {printing.printable(trouble)}", "red")
-                text = f"{shown}\n{text}"
-            live.update(Text.from_ansi(text), refresh=True)
+                lines.append(page(found, here, width))
+            live.update(Text.from_ansi("\n".join(lines)), refresh=True)
     raise AssertionError("looks never ends")

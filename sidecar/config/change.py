@@ -13,6 +13,9 @@ class Change(NamedTuple):
     new: object
     needs_restart: bool
 
+    def __str__(self) -> str:
+        return f"{self.key}: {_shown(self.old)} -> {_shown(self.new)}"
+
 
 def diff(old: Config, new: Config) -> list[Change]:
     """Return every key that differs between two configurations, in the order of the schema."""
@@ -38,6 +41,14 @@ def with_live(old: Config, new: Config) -> Config:
     kind_changes = old.server.kind != new.server.kind
     values = {path: after[path] if _is_live(path, kind_changes) else before[path] for path in KEYS}
     return build(values, plugin=old.plugin, once=old.once, source=new.source)
+
+
+def _shown(value: object) -> str:
+    if not isinstance(value, list | dict):
+        return "none" if value is None else str(value)
+    import json  # 5 ms, and only a reload comes here
+
+    return json.dumps(value)
 
 
 def _is_live(path: str, kind_changes: bool) -> bool:

@@ -58,7 +58,7 @@ def for_exec(
     def option(name: str, path: str, value: object) -> None:
         sources.found[path] = Given(value, Origin(name, UsageError, names_key=True))
 
-    for path, value in _backend(backend_url).items():
+    for path, value in backend_values(backend_url).items():
         option("--backend", path, value)
     option("--cluster", "cluster", cluster)
     option("--ttl", "lock.ttl", render(ttl_ms) if ttl_ms >= 0 else f"{ttl_ms}ms")
@@ -79,7 +79,12 @@ def _without_hooks(config: Config, sources: Sources) -> Config:
     return config
 
 
-def _backend(url: str) -> dict[str, object]:
+def backend_values(url: str) -> dict[str, object]:
+    """Return the keys of the configuration that *url*, as `for_exec` takes it, stands for.
+
+    Raises:
+        UsageError: It is none of the known forms.
+    """
     if "@" in url:
         raise UsageError(
             "--backend: user and password do not belong on a command line; give them by SIDECAR_ETCD__*"

@@ -1,11 +1,21 @@
 """May this node ask for the lock, and how long does it let better ones go first?"""
 
-from sidecar.core.model import FINISHED, NodeRecord, Request, View
+from dataclasses import replace
+
+from sidecar.core.model import FINISHED, NodeRecord, Request, Settings, View
 from sidecar.core.state import Idle, Memory, Phase, Policy, Standing
 from sidecar.core.units import Instant
 
 ABSENT_CANDIDATE_RANKS = 4
 """How many ranks everybody waits for the node a command has named, before they go without it."""
+
+
+def in_force(policy: Policy, settings: Settings) -> Policy:
+    """Return the configured *policy* with what was set of this node at run time over it."""
+    found = settings.override(policy.node)
+    priority = policy.priority if found.priority is None else found.priority
+    eligible = policy.eligible if found.eligible is None else found.eligible
+    return replace(policy, priority=priority, eligible=eligible)
 
 
 def under_way(view: View) -> Request | None:

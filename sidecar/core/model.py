@@ -79,7 +79,7 @@ class NodeRecord:
     mark: Epoch  # highest epoch it has ever seen
     enforcement: Enforcement
     priority: int
-    eligible: bool  # by configuration
+    eligible: bool  # like priority: by configuration, or as `Override` says
     available: bool  # able to take over now: eligible, not cooling down, not paused, not failed
     failback: bool
     version: str
@@ -87,6 +87,7 @@ class NodeRecord:
     lease_left_ms: int | None = None
     server: ServerStats | None = None
     api: str | None = None
+    heard: int = 0  # version of the ``settings`` key that it goes by
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,17 +110,46 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
+class Override:
+    """What was set of a node at run time; it counts before the node's configuration. None: not set."""
+
+    node: str
+    priority: int | None = None
+    eligible: bool | None = None
+    unknown: dict[str, object] = field(default_factory=dict)  # written by another version, kept as it is
+
+
+@dataclass(frozen=True, slots=True)
+class Author:
+    """Who made a setting what it is, and when: for people."""
+
+    setting: str  # "paused", "priority", "eligible"
+    node: str | None  # None: the whole cluster
+    by: str  # user@host
+    pid: int
+    at_unix_ms: int
+    unknown: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
-    """The ``settings`` key: cluster-wide, changed by commands."""
+    """The ``settings`` key: cluster-wide, changed by commands, last *by* whom and when."""
 
     paused: bool = False
     paused_nodes: tuple[str, ...] = ()
     by: str | None = None
     at_unix_ms: int | None = None
+    overrides: tuple[Override, ...] = ()
+    authors: tuple[Author, ...] = ()
+    unknown: dict[str, object] = field(default_factory=dict)
 
     def holds_back(self, node: str) -> bool:
         """Tell whether *node* is in maintenance."""
         return self.paused or node in self.paused_nodes
+
+    def override(self, node: str) -> Override:
+        """Return what was set of *node*; nothing in it when nothing was."""
+        return next((found for found in self.overrides if found.node == node), Override(node))
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,6 +65,7 @@ def describe(
         seen_at_unix_ms=unix_ms,
         lease_left_ms=None if lease is None else max(0, lease.deadline - now),
         server=server,
+        heard=0 if memory.view is None else memory.view.versions.get("settings", 0),
     )
 
 

@@ -91,7 +91,7 @@ def objection(request: Request, view: View, memory: s.Memory, policy: s.Policy) 
     if candidate is None:
         return f"{request.to} is not there; see `sidecar status` for the nodes that are"
     if not candidate.eligible:
-        return f"{request.to} is not eligible (node_options.eligible)"
+        return f"{request.to} is not eligible (node_options.eligible, or `sidecar set`)"
     if not candidate.available:
         return f"{request.to} is not able to take over now: {candidate.message}"
     return None

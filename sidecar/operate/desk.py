@@ -50,6 +50,7 @@ class Desk:
     by: str = field(default_factory=operator)
     answer_within_ms: int = ANSWER_WITHIN_MS
     halted: Callable[[], bool] = lambda: False  # has the user had enough?
+    pid: int = field(default_factory=os.getpid)
 
     def __enter__(self) -> Self:
         return self
@@ -92,6 +93,11 @@ class Follower:
         self.trouble: BackendError | None = None
         self._desk = desk
         self._heard_at = desk.clock.now()
+
+    @property
+    def age_ms(self) -> int:
+        """How long ago the store has last shown, or confirmed, the view."""
+        return self._desk.clock.now() - self._heard_at
 
     def newer(self, until: Instant) -> bool:
         """Wait for a newer view; False at *until*, when the user has had enough, or at a new ``trouble``."""

@@ -7,7 +7,8 @@ decided by them, and clocks that disagree make them wrong. They are never below 
 from dataclasses import asdict
 from datetime import UTC, datetime
 
-from sidecar.core.model import FINISHED, HistoryEntry, NodeRecord, Request, View
+from sidecar.core.model import FINISHED, HistoryEntry, NodeRecord, Request, Settings, View
+from sidecar.operate.settings import Stated, stated
 from sidecar.operate.words import until_free, who_broke
 
 Document = dict[str, object]
@@ -24,6 +25,7 @@ def status(view: View, *, cluster: str, backend: str, now_unix_ms: int) -> Docum
         "pending": _pending(view.request, now_unix_ms),
         "nodes": [_node(r, now_unix_ms) for r in sorted(view.nodes, key=lambda record: record.node)],
         "paused_nodes": sorted(view.settings.paused_nodes),
+        "settings": [_stated(one) for one in stated(view.settings)],
         "notices": notices(view),
     }
 
@@ -38,12 +40,7 @@ def _epoch(view: View) -> int | None:
 def notices(view: View) -> list[str]:
     """Return what an operator should know at a glance, one sentence each."""
     found = [f"the key {key} holds nothing this sidecar can read" for key in view.unreadable]
-    settings = view.settings
-    if settings.paused:
-        since = _since(settings.by, settings.at_unix_ms)
-        found.append(f"paused{since}: no automatic starts, stops, takeovers")
-    elif settings.paused_nodes:
-        found.append(f"paused: {', '.join(sorted(settings.paused_nodes))}")
+    found += _set(view.settings)
     found += _nobody(view)
     holder = view.holder
     if holder is not None and view.node(holder.node) is None:
@@ -55,6 +52,38 @@ def notices(view: View) -> list[str]:
         if holder is None or holder.node != record.node
     ]
     return found
+
+
+def _set(settings: Settings) -> list[str]:
+    """Return what is not as the configurations have it, and who made it so."""
+    found = []
+    for setting, node, value, author in stated(settings):
+        by, at, pid = (author.by, author.at_unix_ms, author.pid) if author else (None, None, None)
+        if setting == "paused" and not settings.authors:  # by a version that kept the last change alone
+            by, at = settings.by, settings.at_unix_ms
+        who = _since(by, at, pid)
+        if setting != "paused":
+            shown = str(value).lower()
+            found.append(
+                f"{setting} of {node} is {shown}, set{who}; `sidecar unset {node} {setting}` ends that"
+            )
+        elif node is None:
+            found.append(f"paused{who}: no automatic starts, stops, takeovers")
+        elif not settings.paused:
+            found.append(f"paused: {node}{who}")
+    return found
+
+
+def _stated(one: Stated) -> Document:
+    author = one.author
+    return {
+        "setting": one.setting,
+        "node": one.node,
+        "value": one.value,
+        "by": author.by if author else None,
+        "pid": author.pid if author else None,
+        "at": utc_time(author.at_unix_ms) if author else None,
+    }
 
 
 def _nobody(view: View) -> list[str]:
@@ -81,8 +110,9 @@ def _nobody(view: View) -> list[str]:
     return ["nobody is active"]
 
 
-def _since(by: str | None, at_unix_ms: int | None) -> str:
-    return (f" by {by}" if by else "") + (f" since {local_time(at_unix_ms)}" if at_unix_ms else "")
+def _since(by: str | None, at_unix_ms: int | None, pid: int | None) -> str:
+    process = f" (pid {pid})" if pid else ""
+    return (f" by {by}{process}" if by else "") + (f" since {local_time(at_unix_ms)}" if at_unix_ms else "")
 
 
 def local_time(unix_ms: int) -> str:

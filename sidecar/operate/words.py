@@ -1,6 +1,6 @@
 """Sentences about a view that several operations need: who is there, and what stands in the way."""
 
-from sidecar.core.model import LockRecord, NodeRecord, Request, View
+from sidecar.core.model import LockRecord, NodeRecord, Request, Settings, View
 
 
 def span(ms: int) -> str:
@@ -42,14 +42,20 @@ def nobody_active(view: View) -> str | None:
     return "nobody is active; `sidecar status` shows why no node takes over"
 
 
+def who_paused(settings: Settings) -> str | None:
+    """Return who has paused the cluster; an older version names who made the last change alone."""
+    found = [author.by for author in settings.authors if (author.setting, author.node) == ("paused", None)]
+    return found[0] if found else None if settings.authors else settings.by
+
+
 def paused(view: View, *nodes: str) -> str | None:
     """Return that the cluster, or one of *nodes*, is in maintenance, and what would help; else None."""
     settings = view.settings
     if "settings" in view.unreadable:
         return "the key settings cannot be read: it may say that the cluster is paused; restore or delete it"
     if settings.paused:
-        by = f" by {settings.by}" if settings.by else ""
-        return f"the cluster is paused{by}; `sidecar resume` first"
+        by = who_paused(settings)
+        return f"the cluster is paused{f' by {by}' if by else ''}; `sidecar resume` first"
     held = [node for node in nodes if node in settings.paused_nodes]
     return f"{held[0]} is paused; `sidecar resume --node {held[0]}` first" if held else None
 
@@ -73,4 +79,8 @@ def unfit(view: View, to: str | None, active: str | None) -> str | None:
 
 
 def _why_not(record: NodeRecord) -> str:
-    return "it is not eligible (node_options.eligible)" if not record.eligible else record.message
+    return (
+        "it is not eligible (node_options.eligible, or `sidecar set`)"
+        if not record.eligible
+        else record.message
+    )

@@ -24,6 +24,7 @@ from sidecar.errors import ConfigError, Refused, SidecarError
 from sidecar.plugins import load_backend
 from sidecar.ports import Backend, Hold
 from sidecar.runtime.hooks import Hooks, Place
+from sidecar.runtime.lanes import Lane
 from sidecar.runtime.locking import LockLane, hold_from_note
 from sidecar.runtime.marks import MarkFile
 from sidecar.runtime.policy import kind_of, policy_of, watching_of
@@ -108,6 +109,7 @@ class Sidecar:
         self._watching = watching_of(config, self._kind, self._clock)
         self._backend: Backend = load_backend(config.backend)(config.backend_settings(), self._clock)
         stack.callback(self._backend.close)
+        self._reloads = Lane("reload")
         self._marks = MarkFile(Path(config.paths.state) if mode.remembers else None, config.cluster)
         self._mark = self._marks.load()
         self._timeout_ms = config.lock.request_timeout_ms
@@ -188,6 +190,7 @@ class Sidecar:
         self._hooks.close()
         self._locks.close()
         self._servers.close(kept=kept)
+        self._reloads.close(0)  # a file that hangs does not hold up the end
         try:
             deadline = Instant(self._clock.now() + WITHDRAW_WITHIN_MS)
             self._backend.withdraw(self._config.node, self._shell.policy.instance, deadline=deadline)
@@ -224,7 +227,6 @@ class Sidecar:
             inbox=self._inbox,
             hooks=self._hooks,
             publish_soon=lambda: self._publisher.changed(),
-            reload=self._reload,
         )
 
     def _adopted_hold(self) -> Hold | None:
@@ -278,16 +280,19 @@ class Sidecar:
             self._inbox.put(s.StopAsked(keep_server=self._mode.keep_server))
 
         def reload(_number: int, _frame: FrameType | None) -> None:
-            self._inbox.put(Reload())
+            self._reloads.put(self._reload)
 
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, stop)
         signal.signal(signal.SIGHUP, reload)
 
-    def _reload(self, policy: s.Policy) -> s.Policy:
-        """Take in the changed configuration; keep the old one when the new one is bad."""
+    def _reload(self) -> None:
+        """Take in the changed configuration; keep the old one when the new one is bad.
+
+        On a lane of its own, since a file may be on a disk that hangs: the deciding thread gets the result.
+        """
         if self._read_again is None:
-            return policy
+            return
         try:
             wanted = self._read_again()
             changes = diff(self._config, wanted)
@@ -295,11 +300,14 @@ class Sidecar:
             watching = watching_of(config, self._kind, self._clock)
         except SidecarError as error:
             events.emit(events.Raised(text=f"reload refused, the old configuration stays: {error}"))
-            return policy
+            return
         self._config, self._watching = config, watching
-        now = ", ".join(change.key for change in changes if not change.needs_restart) or "nothing"
-        later = ", ".join(change.key for change in changes if change.needs_restart)
-        waits = f"; needs a restart of the sidecar: {later}" if later else ""
-        events.emit(events.Notice(text=f"reloaded, changed: {now}{waits}"))
         events.LOG.setLevel(config.log.level.upper())
-        return policy_of(config, self._kind, policy.instance, self._config.once)
+        events.emit(
+            events.Reloaded(
+                changed="; ".join(str(change) for change in changes if not change.needs_restart),
+                needs_restart="; ".join(str(change) for change in changes if change.needs_restart) or None,
+            )
+        )
+        once = self._config.once
+        self._inbox.put(Reload(lambda policy: policy_of(config, self._kind, policy.instance, once)))

@@ -7,7 +7,7 @@ with the guard, ends the process, and the server is left to the guard and the ne
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 
 import psutil
@@ -15,8 +15,9 @@ import psutil
 from sidecar import __version__
 from sidecar.clock import Clock, left_s, wall_ms
 from sidecar.core import state as s
+from sidecar.core.candidate import in_force
 from sidecar.core.decide import decide
-from sidecar.core.model import FINISHED, HistoryEntry, NodeRecord, ServerStats
+from sidecar.core.model import FINISHED, HistoryEntry, NodeRecord, ServerStats, Settings
 from sidecar.core.outlook import describe, wake_at
 from sidecar.core.units import NO_EPOCH, Epoch, Instant
 from sidecar.errors import BackendError, Conflict
@@ -34,8 +35,11 @@ STATS_EVERY_MS = 15_000
 """Finding a process tree means a walk over all of /proc, some ms of CPU: 0.1 % of a core every 5 s."""
 
 
+@dataclass(frozen=True, slots=True)
 class Reload:
-    """Put on the queue by SIGHUP."""
+    """Put on the queue when a changed configuration was read: makes the new policy of the old one."""
+
+    take_in: Callable[[s.Policy], s.Policy]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +67,10 @@ class Shell:
         hooks: Hooks,
         publish_soon: Callable[[], None],
         turned: Callable[[Turn], None] = lambda turn: None,
-        reload: Callable[[s.Policy], s.Policy],
     ) -> None:
         self.node = node
         self.policy = policy
+        self._configured = policy
         self._cluster = cluster
         self._clock = clock
         self._backend = backend
@@ -77,7 +81,6 @@ class Shell:
         self._hooks = hooks
         self._publish_soon = publish_soon
         self._turned = turned
-        self._reload = reload
         self._closing = threading.Event()
         self._desk = Lane("desk")
         self._files = Lane("files")
@@ -94,9 +97,7 @@ class Shell:
         while True:
             if isinstance(seen, Broken):
                 raise RuntimeError(f"internal error: {seen.what}")
-            if isinstance(seen, Reload):
-                self.policy = self._reload(self.policy)
-                seen = s.Tick()
+            seen = self._settled(seen)
             now = self._clock.now()
             before = self.node
             self.node, actions = decide(self.node, seen, now, self.policy)
@@ -109,6 +110,15 @@ class Shell:
             if isinstance(self.node.phase, s.Finished):
                 return self.node.phase
             seen = self._next(wake_at(self.node, now, self.policy))
+
+    def _settled(self, seen: s.Observation | Reload) -> s.Observation:
+        """Bring the policy up to date: the configuration, and over it what was set at run time."""
+        view = seen.view if isinstance(seen, s.Seen) else self.node.memory.view
+        if isinstance(seen, Reload):
+            self._configured = seen.take_in(self._configured)
+        if isinstance(seen, Reload | s.Seen):
+            self.policy = in_force(self._configured, Settings() if view is None else view.settings)
+        return s.Tick() if isinstance(seen, Reload) else seen
 
     def close(self) -> None:
         """End the lanes of the desk."""
@@ -243,7 +253,7 @@ class Shell:
         record = self._shape(now)
         if type(old) is not type(new):
             emit(role_change(before, self.node, seen, now, record), level_of(before, self.node, seen))
-        shape = (record.role, record.state, record.message, record.epoch, record.available, record.mark)
+        shape = replace(record, lease_left_ms=None)
         if shape != self._published:
             self._published = shape
             self._publish_soon()

@@ -18,7 +18,7 @@ from sidecar.config.files import is_folder
 from sidecar.core.model import Role
 from sidecar.errors import ConfigError, ServerError
 from sidecar.probes import Probe, TcpProbe, within
-from sidecar.servers import rivals, serverxml, settings
+from sidecar.servers import java, rivals, serverxml, settings
 from sidecar.servers.command import check_program
 from sidecar.servers.kind import Launch, Standby, message
 
@@ -62,7 +62,11 @@ class AggregateKind:
         found = self._settings()
         self._refuse_rivals(rivals.services(self._home, self._root), "would start a server at boot")
         self._refuse_processes(ours)
-        return settings.warnings(found) + self._file_warnings() + self._java_warnings()
+        return (
+            settings.warnings(found)
+            + self._file_warnings()
+            + java.warnings(java.options_file(self._home, self._command))
+        )
 
     def prepare(self, role: Role, ours: Collection[int] = ()) -> Launch | None:
         """Write the role into ``server.xml``, on a stopped standby too: a stray start is harmless then."""
@@ -130,22 +134,6 @@ class AggregateKind:
         if self._file.name == "server.xml" or "-f" in self._command:
             return []
         return [f"server.command: no -f {self._file.name}: the server will read server.xml"]
-
-    def _java_warnings(self) -> list[str]:
-        path = self._home / f"{Path(self._command[0]).name}.vmoptions"
-        try:
-            data = path.read_bytes()
-        except OSError:
-            return []
-        found = []
-        if data and not data.endswith(b"\n"):
-            found.append(f"{path}: the last line has no line end, the launcher ignores it: add one")
-        if b"-XX:+ExitOnOutOfMemoryError" not in data:
-            found.append(
-                f"{path}: no -XX:+ExitOnOutOfMemoryError: out of memory, the server would hang on "
-                "instead of ending: add it"
-            )
-        return found
 
 
 def _hosts(server_ip: str) -> tuple[str, ...]:

@@ -11,7 +11,8 @@ from sidecar.core.model import Settings, View
 from sidecar.core.units import Instant
 from sidecar.errors import NotSent, OutcomeUnknown, Refused, TimedOut
 from sidecar.operate.desk import Desk, Follower
-from sidecar.operate.maintenance import _write, pause_cluster, resume_cluster
+from sidecar.operate.maintenance import pause_cluster, resume_cluster
+from sidecar.operate.settings import write
 from sidecar.ports import Backend
 from tests.cli.stage import Stage
 
@@ -189,7 +190,7 @@ def test_two_pauses_at_once_are_both_kept(two: Stage) -> None:
             two.write(Settings(paused_nodes=("node-a",)))
         return replace(view.settings, paused_nodes=(*view.settings.paused_nodes, "node-b"))
 
-    _write(desk, Follower(desk, desk.read()), change)
+    write(desk, Follower(desk, desk.read()), change, "paused", "node-b")
 
     assert two.view().settings.paused_nodes == ("node-a", "node-b")
 

@@ -88,6 +88,7 @@ def test_the_document_is_the_one_of_the_specification() -> None:
         "epoch": 17,
         "pending": None,
         "paused_nodes": [],
+        "settings": [],
         "notices": [],
     }
 

@@ -608,6 +608,7 @@ def test_history_leaves_out_what_cannot_be_read(a: Backend, store: Store, namesp
 
 def test_info_says_what_is_there(a: Backend, store: Store) -> None:
     info = a.info(deadline=soon())
+    assert (info.leader is None) is (info.name == "local")
     assert info.address
     assert info.versions
     assert 0 < info.ttl_min_ms <= store.ttl_ms

@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 
 from backends._consul_board import Lease
 from sidecar.core.model import (
+    Author,
     EpochRecord,
     HistoryEntry,
     LockRecord,
     NodeRecord,
+    Override,
     Request,
     ServerStats,
     Settings,
@@ -33,7 +35,14 @@ SOUND: dict[str, Any] = {
         api="http://10.0.0.1:8009",
     ),
     "request": Request("f00d", "switchover", "asked", Epoch(7), "node-a", "node-b", "op", 1_700_000_000_000),
-    "settings": Settings(False, ("node-b",), "op", 1_700_000_000_000),
+    "settings": Settings(
+        False,
+        ("node-b",),
+        "op",
+        1_700_000_000_000,
+        (Override("node-a", 50, False),),
+        (Author("priority", "node-a", "op", 7, 1_700_000_000_000),),
+    ),
     "history/000000000007": HistoryEntry(
         Epoch(7), "node-a", "node-b", "lease expired", 1_700_000_000_000, 9_100, 40, 61_000
     ),

@@ -10,9 +10,9 @@ import pytest
 
 from sidecar.core import state as s
 from sidecar.core.advance import KILLS_MAX, LEASE_OVER
-from sidecar.core.candidate import rank
+from sidecar.core.candidate import in_force, rank
 from sidecar.core.decide import begin, decide
-from sidecar.core.model import LockRecord, NodeRecord
+from sidecar.core.model import LockRecord, NodeRecord, Override, Settings
 from sidecar.core.outlook import describe, wake_at
 from sidecar.core.units import NO_EPOCH, Epoch, Instant, lease_deadline, silence_ms, usable_ms
 from tests.core.made import (
@@ -223,6 +223,29 @@ def test_who_died_is_not_waited_for_and_who_is_named_goes_first() -> None:
     assert rank(view(by="x", nodes=(b, c), request=forced), POLICY) == 0
     gave_up = view(epoch=8, by="c", released="failed", nodes=(b, c), request=to_c)
     assert rank(gave_up, POLICY) == 2  # the candidate, then the source
+
+
+@pytest.mark.parametrize(
+    ("found", "counts"),
+    [
+        (Override("a", priority=7), (7, True)),
+        (Override("a", eligible=False), (100, False)),
+        (Override("a", 0, True), (0, True)),
+        (Override("b", 7, False), (100, True)),
+    ],
+)
+def test_what_was_set_at_run_time_counts_before_the_configuration(
+    found: Override, counts: tuple[int, bool]
+) -> None:
+    policy = in_force(POLICY, Settings(overrides=(found,)))
+
+    assert (policy.priority, policy.eligible) == counts
+    assert replace(policy, priority=100, eligible=True) == POLICY
+
+
+def test_a_node_says_which_settings_it_goes_by() -> None:
+    assert shown(s.Node(s.Idle(), s.Memory())).heard == 0
+    assert shown(s.Node(s.Idle(), FREE)).heard == 1
 
 
 def test_nobody_campaigns_in_maintenance() -> None:

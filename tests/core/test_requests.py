@@ -120,7 +120,12 @@ def test_a_switchover_is_accepted_once_and_names_the_node(to: str | None) -> Non
         (request(to=None), other(available=False), False, "no other node is able to take over"),
         (request(to="a"), B, False, "a is active already"),
         (request(to="x"), B, False, "x is not there; see `sidecar status` for the nodes that are"),
-        (request(), other(eligible=False), False, "b is not eligible (node_options.eligible)"),
+        (
+            request(),
+            other(eligible=False),
+            False,
+            "b is not eligible (node_options.eligible, or `sidecar set`)",
+        ),
         (
             request(),
             other(available=False, message="Cooling down"),

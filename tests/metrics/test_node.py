@@ -97,7 +97,6 @@ class Node:
             inbox=inbox,
             publish_soon=lambda: publisher.changed(),
             turned=self.metrics.take,
-            reload=lambda policy: policy,
         )
         stack.callback(self.shell.close)
         self.servers.begin(adopt=True)

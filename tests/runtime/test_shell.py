@@ -15,14 +15,14 @@ import psutil
 import pytest
 
 from sidecar.core import state as s
-from sidecar.core.model import HistoryEntry
+from sidecar.core.model import HistoryEntry, Override, Settings
 from sidecar.core.units import Epoch, Instant
 from sidecar.errors import Conflict, NotHolder, NotSent, OutcomeUnknown
 from sidecar.runtime.locking import LockLane, hold_from_note
 from sidecar.runtime.marks import MarkFile
 from sidecar.runtime.serving import ServerLane
 from sidecar.runtime.shell import STATS_EVERY_MS, Broken, Reload, Shell
-from tests.core.made import EPOCH, LEASE, POLICY, at, request, serving
+from tests.core.made import EPOCH, LEASE, POLICY, at, lock, request, serving, view
 from tests.harness.process import wait_until
 from tests.runtime.stubs import NOW, WITHIN_S, Inbox, Store, clock, hold, hooks_of
 
@@ -63,7 +63,6 @@ class Stage:
         self.locks = LockLane(self.store.backend, clock(), self.inbox.put, lambda: 1_000)
         self.locks.adopt(hold(EPOCH))
         self.marks = MarkFile(folder, "plant-7")
-        self.reloads = 0
         self.hooks = hooks_of()
         self.shell = Shell(
             s.Node(serving(), s.Memory(call="renew", mark=EPOCH, runs=3)),
@@ -77,12 +76,7 @@ class Stage:
             inbox=self.inbox.queue,
             hooks=self.hooks,
             publish_soon=lambda: None,
-            reload=self.reload,
         )
-
-    def reload(self, policy: s.Policy) -> s.Policy:
-        self.reloads += 1
-        return replace(policy, priority=1)
 
     def close(self) -> None:
         self.shell.close()
@@ -114,13 +108,27 @@ def test_an_exception_while_deciding_ends_the_shell(stage: Stage) -> None:
 
 
 def test_a_reload_counts_from_the_next_decision_on(stage: Stage) -> None:
-    stage.inbox.put(Reload())
+    stage.inbox.put(Reload(lambda policy: replace(policy, priority=1)))
     stage.inbox.put(Broken("end of the test"))
 
     with pytest.raises(RuntimeError):
         stage.shell.run()
 
-    assert (stage.reloads, stage.shell.policy.priority) == (1, 1)
+    assert stage.shell.policy.priority == 1
+
+
+def test_what_was_set_counts_before_the_configuration_through_a_reload(stage: Stage) -> None:
+    found = replace(view(lock("a")), settings=Settings(overrides=(Override("a", eligible=False),)))
+    stage.inbox.put(s.Seen(found))
+    stage.inbox.put(Reload(lambda policy: replace(policy, priority=1, eligible=policy.eligible)))
+    stage.inbox.put(Broken("end of the test"))
+
+    with pytest.raises(RuntimeError):
+        stage.shell.run()
+
+    assert (stage.shell.policy.priority, stage.shell.policy.eligible) == (1, False)
+    stage.shell._settled(s.Seen(view(lock("a"))))
+    assert (stage.shell.policy.priority, stage.shell.policy.eligible) == (1, True)
 
 
 def test_the_orders_go_where_they_belong(stage: Stage) -> None:

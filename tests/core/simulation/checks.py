@@ -2,6 +2,7 @@
 
 from sidecar.core import state as s
 from sidecar.core.advance import LEASE_OVER
+from sidecar.core.candidate import stray
 from sidecar.core.model import Request
 from sidecar.core.units import NO_EPOCH, Epoch, Instant
 from tests.core.simulation.facts import Facts
@@ -75,6 +76,8 @@ class Checks:
         for action in actions:
             if isinstance(action, s.Acquire) and _in_maintenance(node.memory, name):
                 raise self.violation(f"{name} asks for the lock in maintenance")
+            if isinstance(action, s.Acquire) and _kept_out(node.memory, sidecar):
+                raise self.violation(f"{name} asks for the lock though it was made ineligible")
             if isinstance(action, s.Answer):
                 self._answered(sidecar, before.phase, node.phase, action.request)
         phase = node.phase
@@ -140,6 +143,14 @@ class Checks:
         if visible_ms > host.times.ttl_ms // 5 + ACTIVATED_MAX_MS:
             raise self.violation(f"the {tree} of {host.name} activated itself and lives on")
         return visible_ms
+
+
+def _kept_out(memory: s.Memory, sidecar: Node) -> bool:
+    """Tell whether an operator has said that it must not become active; a hold of its own it may ask for."""
+    view = memory.view
+    if view is None or stray(memory, sidecar.shell.policy):
+        return False
+    return view.settings.override(sidecar.host.name).eligible is False
 
 
 def _in_maintenance(memory: s.Memory, name: str) -> bool:

@@ -11,10 +11,11 @@ from random import Random
 
 from sidecar.core.model import View
 from sidecar.errors import BackendError, Failed, Refused, SidecarError, TimedOut
-from sidecar.operate import failover, handover, maintenance, status
+from sidecar.operate import failover, handover, maintenance, overrides, status
 from sidecar.operate.asking import Done
 from sidecar.operate.desk import Desk
-from sidecar.operate.maintenance import Changed
+from sidecar.operate.overrides import Setting
+from sidecar.operate.settings import Changed
 from tests.core.simulation.client import Client
 from tests.core.simulation.facts import Facts
 from tests.core.simulation.host import Host
@@ -24,7 +25,7 @@ from tests.core.simulation.threads import Process, current
 
 Answer = Done | Changed | SidecarError | None
 PATIENCE_MS = (4_000, 12_000, 30_000)
-KINDS = ("switchover", "failover", "restart", "pause", "resume", "raise_epoch", "status")
+KINDS = ("switchover", "failover", "restart", "pause", "resume", "raise_epoch", "status", "set", "unset")
 Kind = str
 
 
@@ -38,6 +39,8 @@ class Order:
     thinks_ms: int  # before saying yes
     lives_ms: int | None  # until it is killed
     halts_ms: int | None  # until the user presses Ctrl-C
+    setting: Setting = "priority"
+    value: bool | int | None = None
 
     def __str__(self) -> str:
         killed = f", killed after {self.lives_ms} ms" if self.lives_ms is not None else ""
@@ -74,8 +77,10 @@ class Commands:
         lock = self.store.content.lock
         others = [name for name in names if lock is None or name != lock.node or random.random() < 0.05]
         to = random.choice(others or names) if random.random() < 0.6 else None
-        if kind == "restart":
+        if kind in ("restart", "set", "unset"):
             to = random.choice(names)
+        setting: Setting = random.choice(("priority", "eligible"))
+        value = random.choice((50, 100, 150)) if setting == "priority" else random.random() < 0.4
         doomed = random.random()
         return Order(
             kind,
@@ -84,6 +89,8 @@ class Commands:
             random.randint(0, 3_000) if random.random() < 0.2 else 0,
             random.randint(0, 1_500) if doomed < 0.2 else None,
             random.randint(0, 3_000) if 0.2 <= doomed < 0.3 else None,
+            setting,
+            value if kind == "set" else None,
         )
 
     def give(self, order: Order, host: Host) -> Command:
@@ -138,6 +145,8 @@ class Commands:
             "restart": lambda o, c, d: handover.restart(d, o.to or c.host.name, o.timeout_ms, self._say(c)),
             "pause": lambda o, _c, d: maintenance.pause_cluster(d, o.to),
             "resume": lambda o, _c, d: maintenance.resume_cluster(d, o.to),
+            "set": lambda o, _c, d: overrides.set_override(d, o.to or "", o.setting, o.value or False),
+            "unset": lambda o, _c, d: overrides.unset_override(d, o.to or "", o.setting),
             "failover": self._failover,
             "raise_epoch": self._raise_epoch,
             "status": self._status,

@@ -7,7 +7,7 @@ from sidecar.core.model import LockRecord, Request, Settings
 from sidecar.core.units import Epoch
 from sidecar.errors import BackendError, Failed, Refused, SidecarError
 from sidecar.operate.asking import Done
-from sidecar.operate.maintenance import Changed
+from sidecar.operate.settings import Changed
 from tests.core.simulation.loop import Loop, Violation
 
 if TYPE_CHECKING:
@@ -105,17 +105,22 @@ class Facts:
                 return untouched and command.id in self.broken
             case "raise_epoch":
                 return command.name in self.raised
-            case "pause" | "resume":
+            case "pause" | "resume" | "set" | "unset":
                 return any(settings.by == command.name for _, settings in self.settings)
             case _:
                 return False
 
     def _check_settings(self, command: "Command", changed: bool) -> None:
-        node, wanted = command.order.to, command.order.kind == "pause"
+        order = command.order
+        node, wanted = order.to, order.kind == "pause"
         since = [found for at, found in self.settings if at >= command.born_at]
         before = [found for at, found in self.settings if at < command.born_at][-1:]
         seen = [found for found in (*before, *since) if not changed or found.by == command.name]
-        if not any((node in found.paused_nodes if node else found.paused) is wanted for found in seen):
+        if order.kind in ("set", "unset"):
+            is_so = any(getattr(found.override(node or ""), order.setting) == order.value for found in seen)
+        else:
+            is_so = any((node in found.paused_nodes if node else found.paused) is wanted for found in seen)
+        if not is_so:
             raise self._untrue(f"{command.name} says it is set, and it never was")
 
     def _untrue(self, text: str) -> Violation:

@@ -21,7 +21,7 @@ from sidecar.core import requests as core_requests
 from sidecar.core import state as s
 from sidecar.core.decide import decide
 from sidecar.core.units import Instant
-from sidecar.operate import asking, desk, failover, maintenance
+from sidecar.operate import asking, desk, failover, settings
 from sidecar.runtime import hooks, lanes, locking, main, probing, serving, shell, watching
 from tests.core.simulation import swift, threads
 from tests.core.simulation.guarding import GuardClient
@@ -156,7 +156,7 @@ PUT = (
     (desk, {"threading": _THREADING}),
     (asking, {"wall_ms": _wall_ms, "uuid": SimpleNamespace(uuid4=_uuid4)}),
     (failover, {"wall_ms": _wall_ms}),
-    (maintenance, {"wall_ms": _wall_ms}),
+    (settings, {"wall_ms": _wall_ms}),
 )
 
 

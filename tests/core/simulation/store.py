@@ -14,7 +14,9 @@ from sidecar.ports import HeldBy, Hold
 from tests.core.simulation.loop import Event, Loop
 
 HEARTBEATS_TOLD = 0.2  # share of those that say nothing new: telling all of them costs half the time
-SAID = attrgetter("instance", "state", "message", "epoch", "mark", "available", "priority", "failback")
+SAID = attrgetter(
+    "instance", "state", "message", "epoch", "mark", "available", "priority", "eligible", "failback", "heard"
+)
 """What a node says of itself, without what changes with every heartbeat."""
 NO_RECORD, NO_SETTINGS = EpochRecord(), Settings()
 

@@ -4,11 +4,14 @@ import signal
 from dataclasses import dataclass
 from functools import partial
 from random import Random
+from typing import cast
 
 from sidecar.config import Config, timing
 from sidecar.core import state as s
 from sidecar.core.model import FINISHED
 from sidecar.core.units import Epoch
+from sidecar.operate.overrides import Setting
+from sidecar.operate.settings import stated
 from sidecar.servers import Standby
 from tests.core.simulation.checks import STEP_MS, Checks
 from tests.core.simulation.client import Client
@@ -298,12 +301,16 @@ class World:
         self.loop.after(SYSTEMD_MS, partial(self._keep_up, host))
 
     def _resume_all(self) -> None:
-        """An operator who sees that it is paused ends that, until it is so."""
+        """An operator who sees that it is paused, or what was set, ends that, until it is so."""
         settings = self.store.content.settings
         paused = ([None] if settings.paused else []) + list(settings.paused_nodes)
         for node in paused:
             self.commands.give(Order("resume", node, 12_000, 0, None, None), self.hosts[0])
-        if paused or self.commands.pending("pause"):
+        overrides = [one for one in stated(settings) if one.setting != "paused"]
+        for one in overrides:
+            order = Order("unset", one.node, 12_000, 0, None, None, cast(Setting, one.setting))
+            self.commands.give(order, self.hosts[0])
+        if paused or overrides or self.commands.pending("pause") or self.commands.pending("set"):
             self.loop.after(1_000, self._resume_all)
 
     def repair_epoch(self) -> None:
@@ -354,5 +361,5 @@ class World:
             node is None or isinstance(node.phase, s.Ending | s.Stopping | s.Starting)
             for node in map(self.living, self.hosts)
         )
-        paused = settings.paused or settings.paused_nodes
+        paused = stated(settings)
         return not (moving or paused or self.commands.pending() or self._pending())

@@ -33,6 +33,8 @@ MUTANTS = (
     Mutant("promoting starts before the standby is gone", "sidecar/core/decide.py", "return s.Step(s.Node(promoting, memory), (s.StopServer(phase.run, kill_at),))", "return start(memory, lease, now, policy)", f"{DECIDE}::test_a_standby_tree_is_gone_before_the_active_starts", schedules=10),
     Mutant("rank ignored", "sidecar/core/candidate.py", "rank(memory.view, policy) * policy", "0 * policy", f"{DECIDE}::test_each_rank_holds_back_a_moment"),
     Mutant("cool-down ignored", "sidecar/core/candidate.py", "and now >= memory.cool_until", "", f"{DECIDE}::test_a_hold_that_never_reached_us_is_asked_for_again_or_given_back"),
+    Mutant("a priority that was set is ignored", "sidecar/core/candidate.py", "priority = policy.priority if found.priority is None else found.priority", "priority = policy.priority", f"{DECIDE}::test_what_was_set_at_run_time_counts_before_the_configuration"),
+    Mutant("a node that was made ineligible competes", "sidecar/core/candidate.py", "eligible = policy.eligible if found.eligible is None else found.eligible", "eligible = policy.eligible", f"{DECIDE}::test_what_was_set_at_run_time_counts_before_the_configuration", schedules=50),
     Mutant("pause ignored by candidates", "sidecar/core/candidate.py", "and not paused(memory, policy)", "", f"{DECIDE}::test_nobody_campaigns_in_maintenance", schedules=50),
     # keeping it
     Mutant("never renewed", "sidecar/core/advance.py", "or _renew(node, phase, now)", "", f"{DECIDE}::test_a_view_without_our_lock_makes_us_look_at_once", schedules=10),

@@ -4,10 +4,11 @@
 
 from tests.mutants.mutant import Mutant
 
-HAND, OVER, MAINTAIN = (
+HAND, OVER, MAINTAIN, OVERRIDES = (
     "tests/cli/test_handshake.py",
     "tests/cli/test_failover.py",
     "tests/cli/test_maintenance.py",
+    "tests/cli/test_overrides.py",
 )
 PROGRAM, TRUTH = "tests/cli/test_program.py", "tests/cli/test_handshake.py::test_the_truth_about_a_switchover"
 STATUS = f"{PROGRAM}::test_the_outcome_of_a_switchover_is_its_exit_status"
@@ -55,8 +56,10 @@ MUTANTS = (
     Mutant("a dead lock in an old store stands for ever", "sidecar/operate/failover.py", "    while not follower.view.vacant and desk.clock", "    while False and desk.clock", f"{OVER}::test_bug_the_lock_of_somebody_who_is_gone_kept_the_epoch_of_a_restored_store"),
     # maintenance
     Mutant("paused is said before the nodes show it", "sidecar/operate/maintenance.py", "        (silent := _silent(follower.view, settings, node, paused))\n        and desk.clock", "        not (silent := ())\n        and False and desk.clock", f"{MAINTAIN}::test_a_node_that_has_not_heard_is_named"),
-    Mutant("settings are written over whatever is there", "sidecar/operate/maintenance.py", "expected=view.versions.get(\"settings\", 0)", "expected=desk.read().versions.get(\"settings\", 0)", f"{MAINTAIN}::test_two_pauses_at_once_are_both_kept"),
-    Mutant("a pause that may be written is said not to be", "sidecar/operate/maintenance.py", "        if unsure:\n            raise TimedOut", "        if False:\n            raise TimedOut", f"{MAINTAIN}::test_what_may_be_written_is_said_to_be_unknown_when_the_store_goes_away"),
+    Mutant("settings are written over whatever is there", "sidecar/operate/settings.py", "expected=view.versions.get(\"settings\", 0)", "expected=desk.read().versions.get(\"settings\", 0)", f"{MAINTAIN}::test_two_pauses_at_once_are_both_kept"),
+    Mutant("a pause that may be written is said not to be", "sidecar/operate/settings.py", "        if unsure:\n            raise TimedOut", "        if False:\n            raise TimedOut", f"{MAINTAIN}::test_what_may_be_written_is_said_to_be_unknown_when_the_store_goes_away"),
+    Mutant("a setting is said to be heard before the node shows it", "sidecar/operate/overrides.py", "heard = record is None or record.heard == view.versions.get(\"settings\", 0)", "heard = True", f"{OVERRIDES}::test_a_node_that_has_not_heard_is_named"),
+    Mutant("refused by what an earlier try has done", "sidecar/operate/settings.py", "except (BackendError, Refused) as error:", "except BackendError as error:", f"{OVERRIDES}::test_what_an_own_try_may_have_done_is_not_refused"),
     Mutant("resuming a node resumes all", "sidecar/operate/maintenance.py", "tuple(n for n in settings.paused_nodes if n != node)", "()", f"{MAINTAIN}::test_resuming_one_node_leaves_the_others_paused"),
     # exit statuses
     Mutant("an unknown outcome ends with 1", "sidecar/errors.py", "    exit_code = 5\n", "    exit_code = 1\n", STATUS),

@@ -1,0 +1,66 @@
+"""``set`` and ``unset``: what an operator wants of a node now, over its configuration."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import click
+
+from sidecar.cli import options
+from sidecar.cli.maintenance import EXITS, tell
+
+if TYPE_CHECKING:
+    from sidecar.operate.overrides import Setting
+
+SETTING = click.Choice(["priority", "eligible"])
+
+
+@options.command(
+    "set",
+    EXITS | {0: "set, or it was already; says when the node has not heard", 4: "refused: no such node"},
+)
+@options.config_option
+@click.argument("node")
+@click.argument("setting", type=SETTING, metavar="priority|eligible")
+@click.argument("value")
+def set_(config: Path | None, node: str, setting: "Setting", value: str) -> None:
+    """Set priority or eligibility of a node, from any machine, at once.
+
+    It counts before node_options of that node's configuration until it is unset. A node that is active stays
+    so: eligible false keeps it from becoming active again.
+    """
+    from sidecar.operate.overrides import set_override
+
+    wanted = _parsed(setting, value)
+    with options.open_desk(options.load_config(config)) as desk:
+        found = set_override(desk, node, setting, wanted)
+        tell(found, f"{setting} of {node}", f"set to {str(wanted).lower()}")
+
+
+@options.command(
+    "unset",
+    EXITS | {0: "unset; says when the node has not heard", 4: "refused: it is not set"},
+)
+@options.config_option
+@click.argument("node")
+@click.argument("setting", type=SETTING, metavar="priority|eligible")
+def unset(config: Path | None, node: str, setting: "Setting") -> None:
+    """Give priority or eligibility of a node back to its configuration.
+
+    The opposite of set.
+    """
+    from sidecar.operate.overrides import unset_override
+
+    with options.open_desk(options.load_config(config)) as desk:
+        tell(unset_override(desk, node, setting), f"{setting} of {node}", "as its configuration says")
+
+
+def _parsed(setting: str, value: str) -> bool | int:
+    """Return *value* as the configuration would take it."""
+    from sidecar.config import reader
+    from sidecar.config.schema import KEYS
+
+    kind: Any = KEYS[f"node_options.{setting}"].kind
+    try:
+        return cast(bool | int, kind.parse(reader.scalar(value)))
+    except ValueError as error:
+        raise click.BadParameter(str(error), click.get_current_context(), param_hint=setting) from None

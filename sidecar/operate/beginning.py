@@ -1,0 +1,123 @@
+"""``init``: a starting configuration, from a few options and perhaps from the server that is there."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from sidecar.config.command_line import backend_values
+from sidecar.config.schema import KEYS, Required
+from sidecar.config.template import template
+from sidecar.errors import ConfigError, Failed, Refused
+from sidecar.servers import serverxml, settings
+from sidecar.servers.rivals import LAUNCHERS
+
+ROLES = {"0": "None", "1": "Master", "2": "Failover"}
+FAILOVER_PRIORITY = 50
+"""Of a node that was a native failover node: below the default, so that the master of before goes first."""
+
+
+class Begun(NamedTuple):
+    """A configuration, and what somebody should know before it is used."""
+
+    text: str
+    warnings: tuple[str, ...]
+
+
+def begin(backend: str | None, cluster: str | None, node: str | None, server_xml: Path | None) -> Begun:
+    """Make a configuration.
+
+    Args:
+        backend: A name, or an address as ``exec`` takes it; None: the schema's example.
+        cluster: Its name; None: the schema's example.
+        node: Its name; None: the host name, found when the sidecar starts.
+        server_xml: The file of an AggreGate Server on this machine.
+
+    Raises:
+        UsageError, ConfigError: An option makes no sense, or *server_xml* does not.
+        ServerError: *server_xml* cannot be read.
+    """
+    given: dict[str, object] = {"cluster": cluster or _example("cluster")}
+    if node is not None:
+        given["node"] = node
+    given |= _backend(backend or _example("backend"))
+    if server_xml is None:
+        return Begun(template(given, {}, ()), ())
+    found = serverxml.read(server_xml)
+    given |= _server(found)
+    ports = [found.client_port, found.web_port]
+    shown = {f"server.probes.{probe}.tcp": ports for probe in ("ready", "alive")}
+    return Begun(template(given, shown, _notes(found)), _warnings(found))
+
+
+def _example(path: str) -> str:
+    default = KEYS[path].default
+    assert isinstance(default, Required)
+    return default.example
+
+
+def _backend(backend: str) -> dict[str, object]:
+    if "://" in backend:
+        return backend_values(backend)
+    address = "http://127.0.0.1:2379"
+    return {"backend": backend, **({"etcd.endpoints": [address]} if backend == "etcd" else {})}
+
+
+def _server(found: settings.ServerSettings) -> Mapping[str, object]:
+    path = found.path.absolute()
+    home = path.parent
+    launcher = next((home / name for name in sorted(_consoles()) if (home / name).exists()), None)
+    command = [str(launcher or home / "ag_server_console")]
+    given: dict[str, object] = {"server.home": str(home), "server.command": command}
+    if path.name != "server.xml":
+        given |= {"server.config_file": path.name, "server.command": [*command, "-f", path.name]}
+    if found.cluster_role == "2":
+        given["node_options.priority"] = FAILOVER_PRIORITY
+    return given
+
+
+def _consoles() -> frozenset[str]:
+    """Return the launchers that stay in the foreground."""
+    return LAUNCHERS - {"ag_server_service"}
+
+
+def _notes(found: settings.ServerSettings) -> tuple[str, ...]:
+    ports = ", ".join(f"{key} {port}" for key, port in found.ports.items())
+    role = ROLES.get(found.cluster_role, found.cluster_role)
+    return (
+        f"From {found.path.absolute()}: {ports}; clusterRole {found.cluster_role} ({role}), "
+        f"clusterFailureDetectionTime {found.detection_time} ms. The sidecar sets the last two, and reads "
+        "the ports there itself whenever it starts the server.",
+    )
+
+
+def _warnings(found: settings.ServerSettings) -> tuple[str, ...]:
+    try:
+        settings.refuse_embedded(found)
+    except ConfigError as error:
+        return str(error), *settings.warnings(found)
+    return tuple(settings.warnings(found))
+
+
+def write(text: str, path: Path) -> None:
+    """Write a new file that only its owner can read: whole, or not at all.
+
+    Raises:
+        Refused: There is one of that name.
+        Failed: It cannot be written; nothing is left.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags, 0o600)
+    except FileExistsError:
+        raise Refused(f"{path}: exists already; remove it, or give another name") from None
+    except OSError as error:
+        raise Failed(f"{path}: cannot be written: {(error.strerror or str(error)).lower()}") from error
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise Failed(f"{path}: cannot be written: {(error.strerror or str(error)).lower()}") from error

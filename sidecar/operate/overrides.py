@@ -1,0 +1,72 @@
+"""``set`` and ``unset``: priority and eligibility of a node, changed at run time from any machine.
+
+They count before the node's own configuration, from the moment at which it hears of them, until they are
+unset. An active that is made ineligible stays active; it only never becomes active again.
+"""
+
+from dataclasses import replace
+from typing import Any, Literal
+
+from sidecar.core.model import Override, Settings, View
+from sidecar.errors import Refused
+from sidecar.operate.desk import Desk, Follower
+from sidecar.operate.settings import HEARD_WITHIN_MS, Changed, require_known, write
+
+Setting = Literal["priority", "eligible"]
+
+
+def set_override(
+    desk: Desk, node: str, setting: Setting, value: bool | int, within_ms: int = HEARD_WITHIN_MS
+) -> Changed:
+    """Set *setting* of *node* to *value*, and wait *within_ms* for the node to show that it has heard.
+
+    Raises:
+        Refused: No such node.
+        TimedOut: It may be written, and may not.
+        BackendError: The store does not answer; nothing is changed.
+    """
+    return _change(desk, node, setting, value, within_ms)
+
+
+def unset_override(desk: Desk, node: str, setting: Setting, within_ms: int = HEARD_WITHIN_MS) -> Changed:
+    """Give *setting* of *node* back to its configuration, and wait as `set_override` does.
+
+    Raises:
+        Refused: It is not set.
+        TimedOut: It may be written, and may not.
+        BackendError: The store does not answer; nothing is changed.
+    """
+    return _change(desk, node, setting, None, within_ms)
+
+
+def _change(desk: Desk, node: str, setting: Setting, value: bool | int | None, within_ms: int) -> Changed:
+    def change(view: View) -> Settings | None:
+        found = view.settings.override(node)
+        if value is None and getattr(found, setting) is None:
+            raise Refused(f"{setting} of {node} is not set; there it is as its configuration says")
+        if value is not None:
+            require_known(view, node, also=tuple(o.node for o in view.settings.overrides))
+        return None if getattr(found, setting) == value else _with(view.settings, found, setting, value)
+
+    follower = Follower(desk, desk.read())
+    written = write(desk, follower, change, setting, node)
+    until = desk.after(within_ms)
+    while (silent := _silent(follower.view, node)) and desk.clock.now() < until and not desk.halted():
+        follower.newer(until)
+    notes = () if follower.view.node(node) else (f"{node} is not there now; it counts when it is",)
+    return Changed(written is not None, notes, silent)
+
+
+def _with(settings: Settings, found: Override, setting: Setting, value: bool | int | None) -> Settings:
+    others = tuple(override for override in settings.overrides if override.node != found.node)
+    changed: dict[str, Any] = {setting: value}
+    new = replace(found, **changed)
+    empty = (new.priority, new.eligible, new.unknown) == (None, None, {})
+    return replace(settings, overrides=others if empty else (*others, new))
+
+
+def _silent(view: View, node: str) -> tuple[str, ...]:
+    """Return *node* while it does not show yet that it goes by the settings as they are now."""
+    record = view.node(node)
+    heard = record is None or record.heard == view.versions.get("settings", 0)
+    return () if heard else (node,)

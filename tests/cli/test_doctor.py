@@ -1,0 +1,275 @@
+"""Goal: the doctor finds what is wrong, says what to do, changes nothing, never hangs or raises.
+
+Method: the real checks on real faults: stores, ports, files, processes; status and forms by the command.
+Not covered: a machine without PID namespaces (tests of the guard), a watchdog device.
+"""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from sidecar.cli import main
+from sidecar.config import Config, from_text
+from sidecar.doctor import files, server, store
+from sidecar.doctor.examine import CHECKS, Check, examine
+from sidecar.doctor.finding import Finding, ok
+from tests.cli.stage import Stage
+from tests.cli.test_init import home  # noqa: F401 - a fixture
+from tests.cli.test_program import WITHIN_S, spawn
+from tests.harness.process import free_port, wait_until
+from tests.harness.stores import ETCD34, Etcd, b64
+
+
+def configured(tmp_path: Path, text: str = "") -> Config:
+    return from_text(
+        f"cluster: plant-7\nnode: node-a\nbackend: local\nlocal: {{path: {tmp_path}/local.db}}\n"
+        f"paths: {{state: {tmp_path}/state, run: {tmp_path}/run}}\n{text}",
+        {},
+        source="x",
+    )
+
+
+def of_home(tmp_path: Path) -> Config:
+    folder = tmp_path / "aggregate"
+    return configured(tmp_path, f"server: {{home: {folder}, command: [{folder}/ag_server]}}")
+
+
+def told(found: Iterator[Finding] | list[Finding], level: str) -> str:
+    """Return the lines of a level."""
+    return "\n".join(f"{one.check}: {one.says}; {one.do}" for one in found if one.level == level)
+
+
+# ---- the command
+
+
+def test_a_machine_that_is_well_has_no_error_and_is_as_it_was(stage: Stage, config_file: Path) -> None:
+    stage.appear("node-b", heard=0)
+    before = sorted(config_file.parent.iterdir())
+    view = stage.view()
+
+    result = CliRunner().invoke(main, ["doctor", "-c", str(config_file), "-o", "json"])
+
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert found["errors"] == 0
+    levels = {one["check"]: one["level"] for one in found["findings"]}
+    assert levels.keys() >= {check.name for check in CHECKS} - {"java"} | {"rights", "latency", "nodes"}
+    assert levels["rights"] == levels["clock"] == levels["programs"] == "ok"
+    assert stage.view() == view
+    assert sorted(config_file.parent.iterdir()) == before
+
+
+def test_a_store_that_is_away_costs_no_other_check_anything(config_file: Path) -> None:
+    port = free_port()
+    text = config_file.read_text().replace("backend: local", "backend: consul")
+    config_file.write_text(text + f"consul: {{address: 'http://127.0.0.1:{port}'}}\n")
+
+    result = CliRunner().invoke(main, ["doctor", "-c", str(config_file)])
+
+    assert result.exit_code == 1
+    lines = result.stdout.splitlines()
+    assert any(re.match(rf"error +backend +.*127.0.0.1:{port}", line) for line in lines)
+    assert {line.split()[0] for line in lines if re.match(r"\w", line)} >= {"LEVEL", "error", "ok"}
+    assert max(map(len, lines)) <= 80
+    assert "\x1b" not in result.stdout
+
+
+def test_a_bad_configuration_is_one_line_and_2(config_file: Path) -> None:
+    config_file.write_text(config_file.read_text() + "colour: red\n")
+
+    result = CliRunner().invoke(main, ["doctor", "-c", str(config_file)])
+
+    assert (result.exit_code, result.stdout) == (2, "")
+
+
+def test_a_check_that_hangs_or_breaks_is_a_finding(tmp_path: Path) -> None:
+    over = threading.Event()
+
+    def hangs(_config: Config) -> Iterator[Finding]:
+        yield ok("hangs", "so far")
+        over.wait(WITHIN_S)
+
+    def breaks(_config: Config) -> Iterator[Finding]:
+        yield ok("breaks", f"so far: {1 // int(not _config)}")
+
+    def lost(_config: Config) -> Iterator[Finding]:
+        yield ok("lost", (tmp_path / "nothing").read_text())
+
+    checks = (Check("hangs", 50, hangs), Check("breaks", 5_000, breaks), Check("lost", 5_000, lost))
+    found = examine(configured(tmp_path), checks)
+    over.set()
+
+    assert [(one.check, one.level) for one in found] == [
+        ("hangs", "ok"),
+        ("hangs", "error"),
+        ("breaks", "error"),
+        ("lost", "error"),
+    ]
+    assert found[1].says == "not finished within 0.05 s"
+    assert "internal error: ZeroDivisionError" in found[2].says
+    assert "nothing: No such file" in found[3].says
+
+
+# ---- the store and the other nodes
+
+
+def test_other_nodes_are_compared(stage: Stage, tmp_path: Path) -> None:
+    stage.appear("node-a", "node-b", version="0.0.1")
+    stage.acquire("node-c")
+
+    warned = told(store.look(configured(tmp_path)), "warning")
+
+    assert "node-b has version 0.0.1" in warned
+    assert "node-c holds the lock for 30s, lock.ttl here is 10s" in warned
+    assert "node-a is there already, and no sidecar runs here" in warned
+    assert "node-a has version" not in warned
+
+
+def test_a_node_alone_has_nobody_to_take_over(tmp_path: Path) -> None:
+    assert "nobody would take over" in told(store.look(configured(tmp_path)), "warning")
+
+
+def test_rights_are_tried(tmp_path: Path) -> None:
+    with Etcd.run(tmp_path / "etcd", ETCD34, extra=("--bcrypt-cost", "4")) as etcd:
+        etcd.enable_auth("guest", "guest")
+        root = "/aggregate-sidecar/plant-7/"
+        etcd.call("auth/role/revoke", role="guest", key=b64("\0"), range_end=b64("\0"))
+        perm = {"permType": "READ", "key": b64(root), "range_end": b64(root[:-1] + "0")}
+        etcd.call("auth/role/grant", name="guest", perm=perm)
+        secret = tmp_path / "secret"
+        secret.write_text("guest\n")
+        away = f"http://127.0.0.1:{free_port()}"
+        config = from_text(
+            f"cluster: plant-7\nnode: node-a\nbackend: etcd\netcd: {{endpoints: ['{etcd.url}', '{away}'],"
+            f" username: guest, password_file: {secret}}}\n",
+            {},
+            source="x",
+        )
+        found = list(store.look(config))
+        before = etcd.get(f"{root}settings")
+
+    assert before is None
+    assert "rights: writing is refused" in told(found, "error")
+    assert "below /aggregate-sidecar/plant-7/" in told(found, "error")
+    assert f"no answer from {away.partition('://')[2]}" in told(found, "warning")
+    assert re.search(r"etcd at \S+ answers \(\S+: 3\.4\.\d+; leader: \S+\)", told(found, "ok"))
+
+
+# ---- files
+
+
+def test_folders_are_looked_at(tmp_path: Path) -> None:
+    (tmp_path / "run").touch()
+    open_to_all = tmp_path / "state"
+    open_to_all.mkdir()
+    open_to_all.chmod(0o777)
+
+    errors = told(files.paths(configured(tmp_path, "server: {kind: command, command: [sleep]}")), "error")
+
+    assert f"paths.run: {tmp_path}/run is not a folder" in errors
+    assert f"paths.state: {tmp_path}/state can be written to by everybody; chmod o-w" in errors
+    full = from_text("cluster: c\nbackend: local\npaths: {state: /proc}\n", {}, source="x")
+    assert "/proc, 0.0 GB free; free some space or inodes" in told(files.paths(full), "error")
+
+
+def test_programs_of_every_key_are_looked_for(tmp_path: Path) -> None:
+    config = configured(
+        tmp_path,
+        "server:\n  kind: command\n  command: [/bin/sleep, '1']\n  stop_command: [/nowhere/stop]\n"
+        "  probes: {ready: {command: [/etc/passwd]}}\n",
+    )
+
+    errors = told(files.programs(config), "error")
+
+    assert "server.stop_command: /nowhere/stop: not found" in errors
+    assert "server.probes.ready.command: /etc/passwd: not executable" in errors
+    assert "1 found and executable" in told(files.programs(config), "ok")
+
+
+@pytest.mark.parametrize(
+    ("mode", "level"), [(0o644, "error"), (0o640, "warning"), (0o600, "ok"), (0o620, "error")]
+)
+def test_secrets_are_their_owners_alone(tmp_path: Path, mode: int, level: str) -> None:
+    token = tmp_path / "token"
+    token.write_text("t\n")
+    token.chmod(mode)
+    config = from_text(f"cluster: c\nbackend: consul\nconsul: {{token_file: {token}}}\n", {}, source="x")
+
+    (found,) = files.secrets(config)
+
+    assert found.level == level
+    assert f"consul.token_file: {token}" in found.says
+
+
+# ---- the server
+
+
+@pytest.mark.usefixtures("home")
+def test_server_xml_and_java_are_looked_at(tmp_path: Path) -> None:
+    config, path = of_home(tmp_path), tmp_path / "aggregate" / "server.xml"
+    options = tmp_path / "aggregate" / "ag_server.vmoptions"
+    options.write_text("-Xmx900g\n-XX:+ExitOnOutOfMemoryError\n-Xmx1m")
+
+    assert "not the sidecar's" in told(server.server_xml(config), "warning")
+    errors = told(server.java(config), "error")
+    assert "-Xmx 921600 MB of" in errors
+    assert "the last line has no line end" in told(server.java(config), "warning")
+
+    options.write_text("-Xmx16m\n-XX:+ExitOnOutOfMemoryError\n")
+    assert "-Xmx 16 MB of" in told(server.java(config), "ok")
+    share = files.memory_bytes() * 8 // 10 >> 20
+    options.write_text(f"-Xmx{share}m\n-XX:+ExitOnOutOfMemoryError\n")
+    assert "leave a quarter of it free" in told(server.java(config), "warning")
+
+    text = re.sub(r"jdbc:postgresql:[^<]*", "jdbc:h2:file:/x", path.read_text())
+    path.write_text(text)
+    assert "embedded database" in told(server.server_xml(config), "error")
+
+
+@pytest.mark.usefixtures("home")
+def test_a_second_supervisor_is_found(tmp_path: Path) -> None:
+    launcher = tmp_path / "aggregate" / "ag_server"
+    config = of_home(tmp_path)
+    assert told(server.second_supervisor(config), "error") == ""
+
+    launcher.write_text("#!/bin/sh\nread line\n")
+    rival = subprocess.Popen(["/bin/sh", launcher], cwd=launcher.parent, stdin=subprocess.PIPE)
+    with rival:  # its end of the pipe is closed, and it ends
+        errors = told(server.second_supervisor(config), "error")
+
+    assert f"process {rival.pid}" in errors
+    assert "outside the lock; stop it" in errors
+
+
+LISTENS = "import socket, time; s = socket.create_server(('127.0.0.1', {port})); time.sleep(60)"
+
+
+def test_ports_are_free_or_somebody_elses_or_ours(stage: Stage, config_file: Path, tmp_path: Path) -> None:
+    port, taken = free_port(), free_port()
+    command = json.dumps([sys.executable, "-c", LISTENS.format(port=port)])
+    probes = f"probes: {{ready: {{tcp: [{port}, {taken}]}}}}"
+    config = configured(tmp_path, f"server: {{kind: command, command: {command}, {probes}}}")
+    with socket.create_server(("127.0.0.1", taken)):
+        found = list(server.ports(config))
+    assert f"{port} (server.probes.ready.tcp) is free" in told(found, "ok")
+    assert f"{taken} (server.probes.ready.tcp) is held by process {os.getpid()}" in told(found, "error")
+
+    text = config_file.read_text()
+    config_file.write_text(re.sub(r"command: \[.*\]", lambda _: f"command: {command}", text))
+    process = spawn("run", "-c", config_file)
+    try:
+        wait_until(lambda: "held by our server" in told(server.ports(config), "ok"), "the server")
+        stage.appear("node-b")
+        assert "node-a is this node's name alone" in told(store.look(config), "ok")
+    finally:
+        process.terminate()
+        process.communicate(timeout=WITHIN_S)
