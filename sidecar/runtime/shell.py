@@ -26,6 +26,7 @@ from sidecar.runtime.lanes import Health, Lane
 from sidecar.runtime.locking import LockLane, hold_to_note
 from sidecar.runtime.marks import MarkFile
 from sidecar.runtime.serving import ServerLane
+from sidecar.runtime.systemd import Manager
 
 STATS_EVERY_MS = 15_000
 """Finding a process tree means a walk over all of /proc, some ms of CPU: 0.1 % of a core every 5 s."""
@@ -59,6 +60,7 @@ class Shell:
         inbox: "SimpleQueue[s.Observation | Reload | Broken]",
         publish_soon: Callable[[], None],
         reload: Callable[[s.Policy], s.Policy],
+        manager: Manager,
     ) -> None:
         self.node = node
         self.policy = policy
@@ -71,6 +73,7 @@ class Shell:
         self._inbox = inbox
         self._publish_soon = publish_soon
         self._reload = reload
+        self._manager = manager
         self._closing = threading.Event()
         self._desk = Lane("desk")
         self._files = Lane("files")
@@ -87,6 +90,7 @@ class Shell:
             if isinstance(seen, Broken):
                 raise RuntimeError(f"internal error: {seen.what}")
             if isinstance(seen, Reload):
+                self._manager.reloading()
                 self.policy = self._reload(self.policy)
                 seen = s.Tick()
             now = self._clock.now()
@@ -94,12 +98,13 @@ class Shell:
             self.node, actions = decide(self.node, seen, now, self.policy)
             for action in actions:
                 self._carry_out(action)
-            self._tell(before, seen, now)
+            record = self._tell(before, seen, now)
             if isinstance(seen, s.Seen):
                 self._tell_unreadable(set(seen.view.unreadable))
             if isinstance(self.node.phase, s.Finished):
                 return self.node.phase
-            seen = self._next(wake_at(self.node, now, self.policy))
+            due_at = self._manager.turned(record, stopping=self.node.memory.quit is not None)
+            seen = self._next(min(wake_at(self.node, now, self.policy), due_at))
 
     def close(self) -> None:
         """End the lanes of the desk."""
@@ -219,7 +224,7 @@ class Shell:
             emit(Notice(text=f"the key {key} can be read again, or is gone"))
         self._unreadable = keys
 
-    def _tell(self, before: s.Node, seen: s.Observation, now: Instant) -> None:
+    def _tell(self, before: s.Node, seen: s.Observation, now: Instant) -> NodeRecord:
         old, new = before.phase, self.node.phase
         record = self._shape(now)
         if type(old) is not type(new):
@@ -239,6 +244,7 @@ class Shell:
         if shape != self._published:
             self._published = shape
             self._publish_soon()
+        return record
 
     def _shape(self, now: Instant) -> NodeRecord:
         enforcement = self._servers.enforcement

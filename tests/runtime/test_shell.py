@@ -20,6 +20,7 @@ from sidecar.runtime.locking import LockLane, hold_from_note
 from sidecar.runtime.marks import MarkFile
 from sidecar.runtime.serving import ServerLane
 from sidecar.runtime.shell import Broken, Reload, Shell
+from sidecar.runtime.systemd import Manager
 from tests.core.made import EPOCH, LEASE, POLICY, at, request, serving
 from tests.runtime.stubs import WITHIN_S, Inbox, Store, clock, hold
 
@@ -50,7 +51,7 @@ class Servers:
 class Stage:
     """A node that serves at epoch 7."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, environ: dict[str, str] | None = None) -> None:
         self.store, self.inbox, self.servers = Store(), Inbox(), Servers()
         self.locks = LockLane(self.store.backend, clock(), self.inbox.put, lambda: 1_000)
         self.locks.adopt(hold(EPOCH))
@@ -68,6 +69,7 @@ class Stage:
             inbox=self.inbox.queue,
             publish_soon=lambda: None,
             reload=self.reload,
+            manager=Manager({} if environ is None else environ, clock()),
         )
 
     def reload(self, policy: s.Policy) -> s.Policy:
