@@ -1,6 +1,6 @@
-"""Write down what pip would install today: ``lock.py REPORT``, REPORT made by ``pip install --dry-run --report``.
+"""Write down what pip would install today: ``lock.py REPORT``, made by ``pip install --dry-run --report``.
 
-``locked.txt`` has what the program needs and pip, which installs it; ``build.txt`` has what builds wheels here.
+``locked.txt`` has what the program needs and pip, which installs it; ``build.txt`` has what builds wheels.
 The hashes are those of the files for this kind of machine.
 """
 

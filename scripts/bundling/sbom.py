@@ -1,7 +1,7 @@
 """The bill of materials, as CycloneDX 1.5 JSON: every wheel of the archive with version, hash and licence.
 
-Our own, because cyclonedx-bom describes an environment or a lock file, and neither knows both the hashes of the
-files and their licences; here both are read from the very files that are shipped.
+Our own: cyclonedx-bom describes an environment, which would have to be made first and is not what is shipped.
+Here name, version, hash and licence are read from the very files.
 Source: https://cyclonedx.org/docs/1.5/json/ ; core metadata, https://packaging.python.org.
 """
 

@@ -297,7 +297,7 @@ class Keeper:
         """In a forked child: turn into *argv*, or write why not to *result* and exit."""
         user, cwd = self.order["user"], wire.text(self.order, "cwd")
         try:
-            _give_up_protection()
+            give_up_protection()
             step = f"user {user!r}"
             _drop_to(user)
             step = f"cwd {cwd!r}"
@@ -318,11 +318,14 @@ class Keeper:
         os._exit(127)
 
 
-def _give_up_protection() -> None:
+def give_up_protection(path: str = "/proc/self/oom_score_adj") -> None:
     """Be as any other when memory runs out: a unit's OOMScoreAdjust is for sidecar and guard."""
-    with contextlib.suppress(OSError, ValueError), open("/proc/self/oom_score_adj", "r+b", 0) as file:  # noqa: PTH123
-        if int(file.read()) < 0:
-            file.write(b"0")
+    with contextlib.suppress(OSError, ValueError):
+        with open(path, encoding="ascii") as file:  # noqa: PTH123
+            score = int(file.read())
+        if score < 0:
+            with open(path, "w", encoding="ascii") as file:  # noqa: PTH123
+                file.write("0")
 
 
 def _drop_to(user: object) -> None:

@@ -4,8 +4,8 @@ Rules: only the deciding thread speaks, and only after a turn, so that a loop th
 the watchdog. Nothing waits here: what the socket does not take is said again soon. The variables leave the
 environment, which guard, server, probes and hooks inherit: none of them may speak for this process.
 
-Our own, because no library does that: systemd-python needs a compiler and libsystemd's headers, sdnotify is of
-2017, systemd-watchdog (1.0.1) counts on the wall clock; those two wait for the socket, know no reload and
+Our own, because no library does that: systemd-python needs a compiler and libsystemd's headers, sdnotify is
+of 2017, systemd-watchdog (1.0.1) counts on the wall clock; those two wait for the socket, know no reload and
 leave the variables where they are.
 Source: sd_notify(3), sd_watchdog_enabled(3), systemd 252.
 """

@@ -1,4 +1,4 @@
-"""What systemd hears of a sidecar: ready, status, signs of life from the deciding loop alone, a reload, a stop.
+"""What systemd hears of a sidecar: ready, status, signs of life of the deciding loop alone, reload, stop.
 
 Method: a real datagram socket plays the manager; the shell is the real one, over a scripted store.
 Not covered: what systemd makes of it (tests/system/test_installed.py, under a real one).
