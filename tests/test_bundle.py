@@ -1,7 +1,7 @@
 """Goal: the archive of ./scripts/bundle is the same for the same input, and says truly what is in it.
 
-Method: small wheels made here stand for the real ones. Not covered: building the real ones, and installing from
-the archive (tests/system/test_installed.py).
+Method: small wheels made here stand for the real ones. Not covered: building the real ones, and installing
+from the archive (tests/system/test_installed.py).
 """
 
 import configparser

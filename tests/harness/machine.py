@@ -92,8 +92,9 @@ class Machine:
 
     def unpack(self, archive: Path) -> None:
         """Bring the archive there and go into its folder."""
+        self.folder = "/root"
         docker("cp", str(archive), f"{self.container}:/root/")
-        self.root(f"cd /root && rm -rf aggregate-sidecar-*/ && tar xzf {archive.name}")
+        self.root(f"rm -rf aggregate-sidecar-*/ && tar xzf {archive.name}")
         self.folder = self.root("echo /root/aggregate-sidecar-*/").strip()
 
     def furnish(self) -> None:

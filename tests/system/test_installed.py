@@ -226,8 +226,11 @@ def test_an_uninstall_is_refused_while_a_server_runs_and_leaves_what_is_the_oper
     uninstall = "/opt/aggregate-sidecar/uninstall"
     assert "the sidecar runs here" in refused(serving, uninstall)
 
-    serving.root(f"systemctl mask --runtime {UNIT} 2>&1; kill -KILL {serving.sidecar()}")
-    wait_until(lambda: serving.show("ActiveState") in ("failed", "inactive"), "it is not started again")
+    drop_in = f"/run/systemd/system/{UNIT}.service.d"
+    serving.root(f"mkdir -p {drop_in} && printf '[Service]\nRestart=no\n' >{drop_in}/no.conf")
+    serving.systemctl("daemon-reload")
+    serving.root(f"kill -KILL {serving.sidecar()}")
+    wait_until(lambda: serving.show("ActiveState") == "failed", "it is not started again")
     assert "runs on here under its guard" in refused(serving, uninstall)
 
     serving.root(f"{uninstall} --force")
