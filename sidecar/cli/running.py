@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 @options.command(
     "run",
     {
-        0: "told to stop (SIGTERM, SIGINT), and did",
+        0: "told to stop (SIGTERM, SIGINT, SIGUSR1), and did",
         1: "the server or the guard is not as it must be, or an unexpected end",
         2: "bad usage or configuration",
         4: "refused: another sidecar runs in the same directory",
@@ -30,10 +30,13 @@ def run(config: Path | None, keep_server: bool) -> int:
     """Supervise the server of this node: the daemon.
 
     Competes for the lock, runs the server as active or standby, and ends it before its lease does. SIGTERM:
-    stop the server, release the lock, exit. SIGHUP: read the configuration again.
+    stop the server, release the lock, exit. SIGUSR1: exit as with --keep-server. SIGHUP: read the
+    configuration again.
     """
+    import faulthandler
     import signal
 
+    faulthandler.enable()  # systemd's watchdog sends SIGABRT: the log then shows where each thread stood
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nothing to reload yet, and no reason to end
     configuration = options.load_config(config)
     from sidecar.operate.checking import check
@@ -45,7 +48,7 @@ def run(config: Path | None, keep_server: bool) -> int:
         check(found)
         return found
 
-    return supervise(configuration, Mode(keep_server=keep_server), read_again)
+    return supervise(configuration, Mode(keep_server=keep_server, hands_over=True), read_again)
 
 
 @options.command(

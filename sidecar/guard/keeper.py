@@ -297,6 +297,7 @@ class Keeper:
         """In a forked child: turn into *argv*, or write why not to *result* and exit."""
         user, cwd = self.order["user"], wire.text(self.order, "cwd")
         try:
+            give_up_protection()
             step = f"user {user!r}"
             _drop_to(user)
             step = f"cwd {cwd!r}"
@@ -315,6 +316,16 @@ class Keeper:
             reason = f"{step[:STEP_MAX]}: {error}"
         os.write(result, reason.encode())
         os._exit(127)
+
+
+def give_up_protection(path: str = "/proc/self/oom_score_adj") -> None:
+    """Be as any other when memory runs out: a unit's OOMScoreAdjust is for sidecar and guard."""
+    with contextlib.suppress(OSError, ValueError):
+        with open(path, encoding="ascii") as file:  # noqa: PTH123
+            score = int(file.read())
+        if score < 0:
+            with open(path, "w", encoding="ascii") as file:  # noqa: PTH123
+                file.write("0")
 
 
 def _drop_to(user: object) -> None:

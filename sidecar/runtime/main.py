@@ -30,6 +30,7 @@ from sidecar.runtime.marks import MarkFile
 from sidecar.runtime.policy import kind_of, policy_of, watching_of
 from sidecar.runtime.serving import ServerLane, Serving, note_text, stop_signal_number
 from sidecar.runtime.shell import Broken, Reload, Shell
+from sidecar.runtime.systemd import Manager
 from sidecar.runtime.watching import Publisher, Watcher
 
 Inbox = SimpleQueue[s.Observation | Reload | Broken]
@@ -41,6 +42,7 @@ class Mode:
     """What differs between ``run`` and ``exec``."""
 
     keep_server: bool = False
+    hands_over: bool = False  # SIGUSR1: end and leave the server to the next run
     raw_output: bool = False  # the server's output as it is, on our own stdout and stderr
     remembers: bool = True  # keeps the epoch high-water mark on disk
 
@@ -104,6 +106,7 @@ class Sidecar:
         self._read_again = reload
         self._outlet = outlet
         self._clock = BootClock()
+        self._manager = Manager(os.environ, self._clock)  # before anything is started that inherits
         self._inbox: Inbox = SimpleQueue()
         self._kind = kind_of(config)
         self._watching = watching_of(config, self._kind, self._clock)
@@ -227,6 +230,7 @@ class Sidecar:
             inbox=self._inbox,
             hooks=self._hooks,
             publish_soon=lambda: self._publisher.changed(),
+            manager=self._manager,
         )
 
     def _adopted_hold(self) -> Hold | None:
@@ -279,12 +283,17 @@ class Sidecar:
         def stop(_number: int, _frame: FrameType | None) -> None:
             self._inbox.put(s.StopAsked(keep_server=self._mode.keep_server))
 
+        def hand_over(_number: int, _frame: FrameType | None) -> None:
+            self._inbox.put(s.StopAsked(keep_server=True))
+
         def reload(_number: int, _frame: FrameType | None) -> None:
             self._reloads.put(self._reload)
 
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, stop)
         signal.signal(signal.SIGHUP, reload)
+        if self._mode.hands_over:
+            signal.signal(signal.SIGUSR1, hand_over)
 
     def _reload(self) -> None:
         """Take in the changed configuration; keep the old one when the new one is bad.

@@ -28,6 +28,7 @@ from sidecar.runtime.lanes import Health, Lane
 from sidecar.runtime.locking import LockLane, hold_to_note
 from sidecar.runtime.marks import MarkFile
 from sidecar.runtime.serving import ServerLane
+from sidecar.runtime.systemd import Manager
 from sidecar.runtime.telling import level_of, role_change
 from sidecar.runtime.turn import Turn
 
@@ -66,6 +67,7 @@ class Shell:
         inbox: "SimpleQueue[s.Observation | Reload | Broken]",
         hooks: Hooks,
         publish_soon: Callable[[], None],
+        manager: Manager,
         turned: Callable[[Turn], None] = lambda turn: None,
     ) -> None:
         self.node = node
@@ -80,6 +82,7 @@ class Shell:
         self._inbox = inbox
         self._hooks = hooks
         self._publish_soon = publish_soon
+        self._manager = manager
         self._turned = turned
         self._closing = threading.Event()
         self._desk = Lane("desk")
@@ -104,17 +107,19 @@ class Shell:
             for action in actions:
                 self._carry_out(action)
             self._turned(Turn(self.node, self.policy, now))  # after the orders: see `Turn`
-            self._tell(before, seen, now)
+            record = self._tell(before, seen, now)
             if isinstance(seen, s.Seen):
                 self._tell_unreadable(set(seen.view.unreadable))
             if isinstance(self.node.phase, s.Finished):
                 return self.node.phase
-            seen = self._next(wake_at(self.node, now, self.policy))
+            due_at = self._manager.turned(record, stopping=self.node.memory.quit is not None)
+            seen = self._next(min(wake_at(self.node, now, self.policy), due_at))
 
     def _settled(self, seen: s.Observation | Reload) -> s.Observation:
         """Bring the policy up to date: the configuration, and over it what was set at run time."""
         view = seen.view if isinstance(seen, s.Seen) else self.node.memory.view
         if isinstance(seen, Reload):
+            self._manager.reloading()
             self._configured = seen.take_in(self._configured)
         if isinstance(seen, Reload | s.Seen):
             self.policy = in_force(self._configured, Settings() if view is None else view.settings)
@@ -247,7 +252,7 @@ class Shell:
             emit(Notice(text=f"the key {key} can be read again, or is gone"))
         self._unreadable = keys
 
-    def _tell(self, before: s.Node, seen: s.Observation, now: Instant) -> None:
+    def _tell(self, before: s.Node, seen: s.Observation, now: Instant) -> NodeRecord:
         self._hooks.tell(self.node)
         old, new = before.phase, self.node.phase
         record = self._shape(now)
@@ -257,6 +262,7 @@ class Shell:
         if shape != self._published:
             self._published = shape
             self._publish_soon()
+        return record
 
     def _tell_takeover(self, record: s.RecordChange) -> None:
         change = record.change

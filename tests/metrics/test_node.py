@@ -30,6 +30,7 @@ from sidecar.runtime.marks import MarkFile
 from sidecar.runtime.probing import Watching
 from sidecar.runtime.serving import ServerLane, Serving
 from sidecar.runtime.shell import Shell
+from sidecar.runtime.systemd import Manager
 from sidecar.runtime.watching import Publisher, Watcher
 from sidecar.servers import CommandKind
 from tests.harness.process import wait_until
@@ -93,6 +94,7 @@ class Node:
             locks=self.locks,
             servers=self.servers,
             hooks=hooks,
+            manager=Manager({}, CLOCK),
             marks=MarkFile(None, cluster),
             inbox=inbox,
             publish_soon=lambda: publisher.changed(),

@@ -22,6 +22,7 @@ from sidecar.runtime.locking import LockLane, hold_from_note
 from sidecar.runtime.marks import MarkFile
 from sidecar.runtime.serving import ServerLane
 from sidecar.runtime.shell import STATS_EVERY_MS, Broken, Reload, Shell
+from sidecar.runtime.systemd import Manager
 from tests.core.made import EPOCH, LEASE, POLICY, at, lock, request, serving, view
 from tests.harness.process import wait_until
 from tests.runtime.stubs import NOW, WITHIN_S, Inbox, Store, clock, hold, hooks_of
@@ -57,7 +58,7 @@ class Servers:
 class Stage:
     """A node that serves at epoch 7."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, environ: dict[str, str] | None = None) -> None:
         self.store, self.inbox, self.servers = Store(), Inbox(), Servers()
         self.clock = clock()
         self.locks = LockLane(self.store.backend, clock(), self.inbox.put, lambda: 1_000)
@@ -76,6 +77,7 @@ class Stage:
             inbox=self.inbox.queue,
             hooks=self.hooks,
             publish_soon=lambda: None,
+            manager=Manager({} if environ is None else environ, clock()),
         )
 
     def close(self) -> None:

@@ -21,7 +21,7 @@ import pytest
 from sidecar.clock import BootClock
 from sidecar.core.units import Instant
 from sidecar.errors import GuardError
-from sidecar.guard import connect, proof, record, tree, wire
+from sidecar.guard import connect, keeper, proof, record, tree, wire
 from sidecar.guard.output import LIMIT_BYTES, Output
 from sidecar.guard.terms import Terms
 from tests.harness import guards
@@ -95,6 +95,16 @@ def test_the_server_alone_becomes_the_other_user(site: Site) -> None:
     (who,) = {word for word, _ in site.lives() if word.startswith("uid=")}
     assert who.startswith(f"uid={NOBODY}/{NOBODY}/")
     assert "0" not in who.partition("[")[2].strip("]").split(", ")
+
+
+@pytest.mark.parametrize(("inherited", "own"), [("-900", "0"), ("0", "0"), ("300", "300")])
+def test_the_server_is_not_protected_as_its_guard_is(tmp_path: Path, inherited: str, own: str) -> None:
+    """Played with a file: only CAP_SYS_RESOURCE may lower a real one, as OOMScoreAdjust of a unit does."""
+    score = tmp_path / "oom_score_adj"
+    score.write_text(f"{inherited}\n")
+    keeper.give_up_protection(str(score))
+
+    assert score.read_text().strip() == own
 
 
 def test_a_late_start_is_refused(site: Site) -> None:

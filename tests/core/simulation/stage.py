@@ -149,7 +149,7 @@ PUT = (
             "MarkFile": lambda *_: Marks(_node().host),
             "Shell": _Shell,
             "uuid": SimpleNamespace(uuid4=_uuid4),
-            "signal": SimpleNamespace(signal=_signal, SIGTERM=15, SIGINT=2, SIGHUP=1),
+            "signal": SimpleNamespace(signal=_signal, SIGTERM=15, SIGINT=2, SIGHUP=1, SIGUSR1=10),
         },
     ),
     (events, {"emit": _emit, "LOG": _LOG}),

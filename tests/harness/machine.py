@@ -1,0 +1,144 @@
+"""A machine with systemd and no network, as a container, with the sidecar installed from the bundle.
+
+    with Machine.run() as machine:
+        machine.unpack(bundle(folder)); machine.root("./install"); machine.furnish()
+        machine.systemctl("start", "aggregate-sidecar")
+
+Each is a container of its own, removed at the end. Not covered: it has no kernel of its own, so no real
+reboot, and no cgroup v2 where the host has none; systemd may not lower OOM scores in here.
+"""
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Self
+
+from sidecar.standin import witness
+from tests.harness.containers import BUILD_WITHIN_S, build, docker
+from tests.harness.process import wait_until
+from tests.harness.tools import ROOT
+
+UNIT = "aggregate-sidecar"
+PYTHON = "/opt/aggregate-sidecar/current/bin/python"
+WITNESS = "/var/lib/witness/witness"
+CONFIG = """\
+cluster: plant-7
+backend: etcd
+etcd: {endpoints: ["http://127.0.0.1:2379"]}
+lock: {ttl: 10s}
+server: {kind: aggregate, home: /opt/aggregate, user: aggregate, start_timeout: 30s, stop_timeout: 10s}
+guard: {enforcement: kernel}
+"""
+RIGHTS = [  # what systemd as pid 1 needs, see DESIGN.md
+    *("--cap-add", "SYS_ADMIN", "--cap-add", "NET_ADMIN", "--security-opt", "seccomp=unconfined"),
+    *("--tmpfs", "/run", "--tmpfs", "/run/lock", "--tmpfs", "/tmp", "-v", "/sys/fs/cgroup:/sys/fs/cgroup:rw"),
+]
+
+
+def bundle(folder: Path) -> Path:
+    """Make the archive in *folder*."""
+    command = [str(ROOT / "scripts" / "bundle"), str(folder)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=BUILD_WITHIN_S, check=True)
+    return Path(done.stdout.strip())
+
+
+class Machine:
+    """One booted container."""
+
+    def __init__(self, container: str) -> None:
+        self.container = container
+        self.folder = "/root"
+
+    @classmethod
+    @contextmanager
+    def run(cls) -> Iterator[Self]:
+        """Boot one for the ``with`` block."""
+        name = f"sidecar-install-{os.getpid()}-{os.urandom(2).hex()}"
+        image = build(["systemd"])["SYSTEMD_IMAGE"]
+        words = ["--name", name, "--hostname", "node-a", "--network", "none"]
+        docker("run", "-d", *words, *RIGHTS, image)
+        machine = cls(name)
+        try:
+            machine.await_boot()
+            yield machine
+        finally:
+            docker("rm", "-f", "-v", name)
+
+    def await_boot(self) -> None:
+        wait_until(lambda: self.says("systemctl is-system-running") == "running", "systemd has booted", 60)
+
+    def reboot(self) -> None:
+        """Shut down in order and boot again."""
+        docker("stop", "-t", "60", self.container)
+        docker("start", self.container)
+        self.await_boot()
+
+    def root(self, command: str) -> str:
+        """Return what a shell command of root prints.
+
+        Raises:
+            CalledProcessError: it ended with another status than 0; ``stderr`` is in it.
+        """
+        return docker("exec", "-w", self.folder, self.container, "bash", "-c", command)
+
+    def says(self, command: str) -> str:
+        """Return what it prints, however it ends."""
+        with suppress(subprocess.CalledProcessError):
+            return self.root(f"{command}; true").strip()
+        return ""
+
+    def unpack(self, archive: Path) -> None:
+        """Bring the archive there and go into its folder."""
+        self.folder = "/root"
+        docker("cp", str(archive), f"{self.container}:/root/")
+        self.root(f"rm -rf aggregate-sidecar-*/ && tar xzf {archive.name}")
+        self.folder = self.root("echo /root/aggregate-sidecar-*/").strip()
+
+    def furnish(self) -> None:
+        """Put a stand-in server, a configuration and a running etcd there."""
+        self.root(
+            "useradd --system --home-dir /opt/aggregate aggregate && mkdir -p /opt/aggregate /var/lib/witness"
+            f" && {PYTHON} -m sidecar.standin --home /opt/aggregate --witness {WITNESS} --activate-ms 300"
+            " && chown -R aggregate: /opt/aggregate /var/lib/witness"
+            f" && cat >/etc/aggregate-sidecar/sidecar.yml <<'END'\n{CONFIG}END\n"
+            "systemctl start etcd"
+        )
+
+    def systemctl(self, *words: str) -> str:
+        return self.root("systemctl " + " ".join(words))
+
+    def show(self, name: str) -> str:
+        """Return a property of the sidecar's unit."""
+        return self.systemctl("show", "-P", name, UNIT).strip()
+
+    def sidecar(self) -> int:
+        """Return the pid of the sidecar."""
+        return int(self.show("MainPID"))
+
+    def keeper(self) -> tuple[int, int] | None:
+        """Return what tells one start of the server from every other; None where none runs."""
+        text = self.says("cat /run/aggregate-sidecar/keeper.json")
+        found = json.loads(text) if text else {}
+        return (found["keeper_pid"], found["keeper_start"]) if found else None
+
+    def node(self) -> dict[str, Any]:
+        """Return what ``status`` shows of this node; {} while it does not."""
+        text = self.says("sidecar status -o json")
+        nodes: list[dict[str, Any]] = json.loads(text)["nodes"] if text else []
+        return nodes[0] if nodes else {}
+
+    def await_serving(self) -> None:
+        wait_until(lambda: "Serving" in self.show("StatusText"), "systemd shows a serving active", 40)
+
+    def records(self, folder: Path) -> list[witness.Record]:
+        """Return what the servers wrote into the witness."""
+        copy = folder / "witness"
+        copy.write_text(self.root(f"cat {WITNESS}"))
+        return witness.read(copy)
+
+    def journal(self) -> str:
+        """Return the unit's log of this boot."""
+        return self.root(f"journalctl -b -u {UNIT} -o cat --no-pager")
