@@ -7,8 +7,9 @@ with the guard, ends the process, and the server is left to the guard and the ne
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
+from typing import NamedTuple
 
 import psutil
 
@@ -42,6 +43,17 @@ class Broken:
     what: str
 
 
+class Turn(NamedTuple):
+    """What the deciding thread knew at *at*, all of it immutable, for whoever answers from memory.
+
+    It is told after the turn's orders are given: nobody sees a later end of the lease than the guard is told.
+    """
+
+    node: s.Node
+    policy: s.Policy
+    at: Instant
+
+
 class Shell:
     """Runs one node until it is finished."""
 
@@ -58,6 +70,8 @@ class Shell:
         marks: MarkFile,
         inbox: "SimpleQueue[s.Observation | Reload | Broken]",
         publish_soon: Callable[[], None],
+        turned: Callable[[Turn], None],
+        api: str | None,
         reload: Callable[[s.Policy], s.Policy],
     ) -> None:
         self.node = node
@@ -70,6 +84,8 @@ class Shell:
         self._marks = marks
         self._inbox = inbox
         self._publish_soon = publish_soon
+        self._turned = turned
+        self._api = api
         self._reload = reload
         self._closing = threading.Event()
         self._desk = Lane("desk")
@@ -94,6 +110,7 @@ class Shell:
             self.node, actions = decide(self.node, seen, now, self.policy)
             for action in actions:
                 self._carry_out(action)
+            self._turned(Turn(self.node, self.policy, now))  # after the orders: see `Turn`
             self._tell(before, seen, now)
             if isinstance(seen, s.Seen):
                 self._tell_unreadable(set(seen.view.unreadable))
@@ -109,7 +126,7 @@ class Shell:
 
     def record(self) -> NodeRecord:
         """Return what this node says of itself now; called from the publisher's thread."""
-        return describe(
+        record = describe(
             self.node,
             self._clock.now(),
             self.policy,
@@ -118,6 +135,7 @@ class Shell:
             unix_ms=wall_ms(),
             server=self._server_stats(),
         )
+        return replace(record, api=self._api)
 
     def _next(self, until: Instant) -> s.Observation | Reload | Broken:
         try:
