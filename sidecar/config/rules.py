@@ -165,7 +165,7 @@ def _api(sources: Sources, values: Values) -> None:
 
 
 def secrets(sources: Sources, values: Values) -> dict[str, Secret | None]:
-    """Return the secrets of the API and of the backend in use, by key; the environment counts before the file.
+    """Return the secrets of API and backend in use, by key; the environment counts before the file.
 
     Raises:
         ConfigError: A file cannot be read or holds no secret; names key and path.

@@ -9,7 +9,6 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
-from typing import NamedTuple
 
 import psutil
 
@@ -27,6 +26,7 @@ from sidecar.runtime.lanes import Health, Lane
 from sidecar.runtime.locking import LockLane, hold_to_note
 from sidecar.runtime.marks import MarkFile
 from sidecar.runtime.serving import ServerLane
+from sidecar.runtime.turn import Turn
 
 STATS_EVERY_MS = 15_000
 """Finding a process tree means a walk over all of /proc, some ms of CPU: 0.1 % of a core every 5 s."""
@@ -41,17 +41,6 @@ class Broken:
     """Put on the queue by a part that cannot go on, so that what it would tell will never come."""
 
     what: str
-
-
-class Turn(NamedTuple):
-    """What the deciding thread knew at *at*, all of it immutable, for whoever answers from memory.
-
-    It is told after the turn's orders are given: nobody sees a later end of the lease than the guard is told.
-    """
-
-    node: s.Node
-    policy: s.Policy
-    at: Instant
 
 
 class Shell:

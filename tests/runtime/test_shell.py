@@ -19,7 +19,8 @@ from sidecar.errors import Conflict, NotHolder, NotSent, OutcomeUnknown
 from sidecar.runtime.locking import LockLane, hold_from_note
 from sidecar.runtime.marks import MarkFile
 from sidecar.runtime.serving import ServerLane
-from sidecar.runtime.shell import Broken, Reload, Shell, Turn
+from sidecar.runtime.shell import Broken, Reload, Shell
+from sidecar.runtime.turn import Turn
 from tests.core.made import EPOCH, LEASE, POLICY, at, request, serving
 from tests.runtime.stubs import WITHIN_S, Inbox, Store, clock, hold
 
