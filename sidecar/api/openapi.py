@@ -96,8 +96,8 @@ def _command_paths() -> Schema:
     return {
         "/switchover": _command("Ask the active to hand over, and wait for the outcome.", to),
         "/failover": _command(
-            "Take the lock from an active that does not answer. Without force nothing is done, and the answer "
-            "says what is at risk.",
+            "Take the lock from an active that does not answer. Without force nothing is done, and the "
+            "answer says what is at risk.",
             to | force,
         ),
         "/pause": _command("Begin maintenance of a node, or of the cluster.", node),

@@ -152,12 +152,9 @@ def _server(sources: Sources, values: Values) -> None:
 
 
 def _api(sources: Sources, values: Values) -> None:
-    cert, key = "api.tls_cert_file", "api.tls_key_file"
     if values["api.listen"] is None:
-        for path in (cert, key, "api.token_file"):
-            if values[path] is not None:
-                raise sources.problem(path, "api.listen is not given, so it would have no effect")
-        return
+        return  # like the section of a backend that is not used
+    cert, key = "api.tls_cert_file", "api.tls_key_file"
     for path in (cert, key):
         if values[path] is not None:
             _readable(sources, path, values[path])
@@ -170,7 +167,8 @@ def secrets(sources: Sources, values: Values) -> dict[str, Secret | None]:
     Raises:
         ConfigError: A file cannot be read or holds no secret; names key and path.
     """
-    return {"api.token": _secret(sources, values, "api.token")} | _backend_secrets(sources, values)
+    token = _secret(sources, values, "api.token") if values["api.listen"] is not None else values["api.token"]
+    return {"api.token": token} | _backend_secrets(sources, values)
 
 
 def _backend_secrets(sources: Sources, values: Values) -> dict[str, Secret | None]:
