@@ -19,6 +19,7 @@ from sidecar import events
 from sidecar.api.access import Access
 from sidecar.api.answers import Runs
 from sidecar.api.feed import Feed
+from sidecar.api.limits import USUAL, Limits
 from sidecar.api.memory import Memory
 from sidecar.api.tls import LOOK_EVERY_S, Certificates
 from sidecar.clock import Backoff, Clock
@@ -49,6 +50,7 @@ class Api:
         clock: Clock,
         runs: Runs,
         metrics: "Callable[[], bytes] | None" = None,
+        limits: Limits = USUAL,
     ) -> None:
         """Bind, and load the certificate; nothing is served yet.
 
@@ -58,6 +60,7 @@ class Api:
         api = config.api
         assert api.listen is not None
         self._config, self._clock, self._runs, self._metrics = config, clock, runs, metrics
+        self._limits = limits
         self._certificates = (
             Certificates(Path(api.tls_cert_file), Path(api.tls_key_file))
             if api.tls_cert_file and api.tls_key_file
@@ -139,7 +142,7 @@ class Api:
         """Serve until told to end."""
         from aiohttp import web
 
-        from sidecar.api.door import LIMITS, Door
+        from sidecar.api.door import Door
         from sidecar.api.history import Historian
         from sidecar.api.routes import Parts, Routes
 
@@ -154,6 +157,7 @@ class Api:
             config=lambda: self._config,
             metrics=self._metrics,
             halted=self._closing.is_set,
+            limits=self._limits,
         )
         doors: list[Door] = []
         routes = Routes(parts, lambda: doors[0])
@@ -164,12 +168,12 @@ class Api:
             logger=_silent(),
             handler_cancellation=True,
             shutdown_timeout=0.1,
-            **LIMITS,
+            **self._limits.of_library(),
         )
         await runner.setup()
         server = runner.server
         assert server is not None
-        doors.append(Door(self._listener, server, self._context))
+        doors.append(Door(self._listener, server, self._context, self._limits))
         self._historian = Historian(self._memory, lambda: self._config, self._closing.is_set)
         self._tasks = [
             loop.create_task(work)

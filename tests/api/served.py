@@ -9,12 +9,13 @@ The store is the real local one of `tests.cli.stage`, so commands go all the way
 import http.client
 import json
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sidecar.api.limits import USUAL, Limits
 from sidecar.api.server import Api
 from sidecar.clock import BootClock
 from sidecar.config import from_text
@@ -88,7 +89,12 @@ def lease(left_ms: int, epoch: int = 7) -> s.Lease:
 
 @contextmanager
 def served(
-    folder: Path, environ: Mapping[str, str] | None = None, tls: ssl.SSLContext | None = None, **api: Any
+    folder: Path,
+    environ: Mapping[str, str] | None = None,
+    tls: ssl.SSLContext | None = None,
+    limits: Limits = USUAL,
+    metrics: Callable[[], bytes] | None = None,
+    **api: Any,
 ) -> Iterator[Served]:
     """Run an API whose section of the configuration has *api*, on the store ``local.db`` in *folder*."""
     port = free_port()
@@ -99,7 +105,7 @@ def served(
     )
     config = from_text(text, environ if environ is not None else {"SIDECAR_API__TOKEN": TOKEN}, source="test")
     gone: set[s.Run] = set()
-    made = Served(Api(config, BootClock(), lambda run: run not in gone), port, tls, gone)
+    made = Served(Api(config, BootClock(), lambda run: run not in gone, metrics, limits), port, tls, gone)
     made.api.start("kernel")
     try:
         wait_until(lambda: _answers(made), "the API to answer")
