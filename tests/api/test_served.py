@@ -358,12 +358,6 @@ def test_what_is_not_understood_is_not_done(stage: Stage, api: Served, body: byt
     assert (answer.status, answer.json["outcome"], answer.json["exit_code"]) == (400, "bad_request", 2)
 
 
-def test_a_body_of_another_kind_is_refused(api: Served) -> None:
-    form = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/x-www-form-urlencoded"}
-
-    assert api.ask("POST", "/pause", b"node=a", form).status == 415
-
-
 def test_only_so_many_commands_at_once(stage: Stage, tmp_path: Path) -> None:
     stage.acquire("node-a")
     stage.appear("node-b")
