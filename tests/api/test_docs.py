@@ -1,4 +1,4 @@
-"""Goal: docs/api.md is true: its tables have every path, event and status, and its curl lines work as they stand.
+"""Goal: docs/api.md is true: its tables have every path, event and outcome, and its curl lines work.
 
 Method: the lines are run by a shell against a real API on the address that the page names, on another port.
 Not covered: the prose, HAProxy's lines (compose/).
