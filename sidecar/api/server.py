@@ -33,6 +33,9 @@ from sidecar.runtime.turn import Turn
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from sidecar.api.door import Door
+    from sidecar.api.routes import Routes
+
 
 BACKLOG = 128
 JOIN_WITHIN_S = 1.0
