@@ -8,9 +8,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from sidecar import __version__
 from sidecar.config import compound, kinds, reader
-from sidecar.config.schema import BUILT_IN, KEYS, NOT_AVAILABLE, SECTIONS
+from sidecar.config.schema import BUILT_IN, KEYS, SECTIONS
 from sidecar.errors import ConfigError, SidecarError
 
 PREFIX = "SIDECAR_"
@@ -84,10 +83,7 @@ def _section(sources: Sources, prefix: str, mapping: Mapping[str, object]) -> No
         path = reader.join(prefix, name)
         if "." in name:
             raise sources.problem(path, "a key cannot hold a dot; nest the keys instead")
-        if path in NOT_AVAILABLE:
-            if value is not None:
-                raise sources.problem(path, f"not available in version {__version__}")
-        elif path == sources.plugin:
+        if path == sources.plugin:
             _plugin(sources, path, value)
         elif path in SECTIONS:
             if isinstance(value, dict):
@@ -192,8 +188,6 @@ def _refuse(sources: Sources, variable: str) -> None:
     """
     rest = variable.removeprefix(PREFIX)
     top = rest.partition("__")[0].lower()
-    if top in NOT_AVAILABLE:
-        raise ConfigError(f"{variable}: {top}: not available in version {__version__}")
     if top in SECTIONS and "__" not in rest:
         example = next(found.variable for path, found in KEYS.items() if path.startswith(f"{top}."))
         raise ConfigError(f"{variable}: {top} is a group of keys; set one of them, such as {example}")

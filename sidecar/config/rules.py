@@ -31,6 +31,7 @@ def check(sources: Sources, values: Values) -> None:
     _timing(sources, values)
     _server(sources, values)
     _hooks(sources, values)
+    _api(sources, values)
 
 
 def _node(sources: Sources, values: Values) -> None:
@@ -80,7 +81,10 @@ def _tls(sources: Sources, values: Values, section: str, url: str, where: str) -
         if not url.startswith("https:"):
             raise sources.problem(path, f"{section}.{where} is not https://, so it would have no effect")
         _readable(sources, path, values[path])
-    cert, key = names[1:]
+    _both(sources, values, *names[1:])
+
+
+def _both(sources: Sources, values: Values, cert: str, key: str) -> None:
     if (values[cert] is None) != (values[key] is None):
         there, missing = (cert, key) if values[key] is None else (key, cert)
         raise sources.problem(there, f"needs {missing} as well")
@@ -158,14 +162,32 @@ def _hooks(sources: Sources, values: Values) -> None:
         )
 
 
-def secrets(sources: Sources, values: Values) -> dict[str, Secret | None]:
-    """Return the secrets of the backend in use that the environment gives, by key; it counts before the file.
+def _api(sources: Sources, values: Values) -> None:
+    if values["api.listen"] is None:
+        return  # like the section of a backend that is not used
+    cert, key = "api.tls_cert_file", "api.tls_key_file"
+    for path in (cert, key):
+        if values[path] is not None:
+            _readable(sources, path, values[path])
+    _both(sources, values, cert, key)
 
-    What is in a file is checked and not kept: the backend reads it, and reads it again when it changes.
+
+def secrets(sources: Sources, values: Values) -> dict[str, Secret | None]:
+    """Return the API's token, and what the environment gives of the secrets of the backend in use, by key.
+
+    The environment counts before a file. What is in a file of the backend's is checked and not kept: the
+    backend reads it, and reads it again when it changes.
 
     Raises:
         ConfigError: A file cannot be read or holds no secret; names key and path.
     """
+    token, file = values["api.token"], values["api.token_file"]
+    if token is None and file is not None and values["api.listen"] is not None:
+        token = secret_from(sources, "api.token_file", file)
+    return {"api.token": token} | _backend_secrets(sources, values)
+
+
+def _backend_secrets(sources: Sources, values: Values) -> dict[str, Secret | None]:
     match values["backend"]:
         case "etcd":
             found, there = _secret(sources, values, "etcd.password")

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from sidecar.ports import BackendSettings  # 20 ms, not needed to check a configuration
 
 BUILT_IN = ("etcd", "consul", "local")
-NOT_AVAILABLE = ("api",)
-"""Sections of SPEC.md that this version cannot honour: refused, never ignored."""
 
 
 class Key(NamedTuple):
@@ -231,6 +229,17 @@ class Server(Group):
     restarts: Restarts = section(Restarts)
 
 
+class Api(Group):
+    """Where the HTTP API listens, and who may give commands by it."""
+
+    listen: str | None = key(k.Listen(8009))
+    tls_cert_file: str | None = key(k.AbsolutePath())
+    tls_key_file: str | None = key(k.AbsolutePath())
+    token_file: str | None = key(k.AbsolutePath(), live=True)
+    token: Secret | None = key(k.SecretText(), live=True, from_file=False)
+    plain_http_commands: bool = key(k.Flag(), False)
+
+
 class Log(Group):
     """What the log looks like."""
 
@@ -264,6 +273,7 @@ class Config(Group):
     node_options: NodeOptions = section(NodeOptions)
     server: Server = section(Server)
     hooks: Hooks = section(Hooks)
+    api: Api = section(Api)
     log: Log = section(Log)
     paths: Paths = section(Paths)
     guard: Guard = section(Guard)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from types import FrameType
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from sidecar import __version__, events, log
 from sidecar.clock import BootClock
@@ -31,7 +31,12 @@ from sidecar.runtime.policy import kind_of, policy_of, watching_of
 from sidecar.runtime.serving import ServerLane, Serving, note_text, stop_signal_number
 from sidecar.runtime.shell import Broken, Reload, Shell
 from sidecar.runtime.systemd import Manager
+from sidecar.runtime.turn import Turn
 from sidecar.runtime.watching import Publisher, Watcher
+
+if TYPE_CHECKING:
+    from sidecar.api.server import Api
+    from sidecar.metrics import Metrics
 
 Inbox = SimpleQueue[s.Observation | Reload | Broken]
 WITHDRAW_WITHIN_MS = 500
@@ -110,7 +115,13 @@ class Sidecar:
         self._inbox: Inbox = SimpleQueue()
         self._kind = kind_of(config)
         self._watching = watching_of(config, self._kind, self._clock)
+        self._metrics: Metrics | None = None
+        self._api: Api | None = None
+        if config.api.listen is not None:
+            self._listen(stack)
         self._backend: Backend = load_backend(config.backend)(config.backend_settings(), self._clock)
+        if self._metrics is not None:
+            self._backend = self._metrics.measured(self._backend)
         stack.callback(self._backend.close)
         self._reloads = Lane("reload")
         self._marks = MarkFile(Path(config.paths.state) if mode.remembers else None, config.cluster)
@@ -136,6 +147,21 @@ class Sidecar:
         except SidecarError:  # leave the guard as it was found
             self._servers.close(kept=self._servers.adopted is not None)
             raise
+
+    def _listen(self, stack: ExitStack) -> None:
+        """Bind the API's address, before anything else is touched.
+
+        Raises:
+            ConfigError: It is not to be had.
+        """
+        from sidecar.api.server import Api  # what these import is worth it only where it is wanted
+        from sidecar.metrics import Metrics
+
+        config = self._config
+        self._metrics = Metrics(config.cluster, config.node, config.backend, self._clock)
+        stack.callback(self._metrics.close)
+        self._api = Api(config, self._clock, lambda run: self._servers.runs(run), self._metrics.render)
+        stack.callback(self._api.close)
 
     def _check_server(self) -> None:
         """Look at the server's files, and for a second supervisor; a server that was found is our own."""
@@ -168,6 +194,9 @@ class Sidecar:
         for text in exposed.warnings(config):
             events.emit(events.Notice(text=text))
         self._catch_signals()
+        if self._metrics is not None and self._api is not None:
+            self._metrics.enforcement = self._servers.enforcement
+            self._api.start(self._servers.enforcement)
         self._servers.begin(adopt=True)
         self._watcher = Watcher(self._backend, self._clock, self._saw, config.lock.ttl_ms)
         self._publisher = Publisher(
@@ -187,6 +216,8 @@ class Sidecar:
 
     def _leave(self, *, kept: bool) -> None:
         """Close everything. After an unexpected exception the server is left to the guard."""
+        if self._api is not None:
+            self._api.close()
         self._watcher.close()
         self._publisher.close()
         self._shell.close()
@@ -207,6 +238,11 @@ class Sidecar:
 
     def _saw(self, view: View) -> None:
         self._inbox.put(s.Seen(view))
+
+    def _turned(self, turn: Turn) -> None:
+        if self._metrics is not None and self._api is not None:
+            self._metrics.take(turn)
+            self._api.turned(turn)
 
     def _make_shell(self) -> Shell:
         instance = f"{self._config.node}-{uuid.uuid4().hex[:12]}"
@@ -231,6 +267,8 @@ class Sidecar:
             hooks=self._hooks,
             publish_soon=lambda: self._publisher.changed(),
             manager=self._manager,
+            turned=self._turned,
+            api=None if self._api is None else self._api.url,
         )
 
     def _adopted_hold(self) -> Hold | None:
@@ -311,6 +349,8 @@ class Sidecar:
             events.emit(events.Raised(text=f"reload refused, the old configuration stays: {error}"))
             return
         self._config, self._watching = config, watching
+        if self._api is not None:
+            self._api.reload(config)
         events.LOG.setLevel(config.log.level.upper())
         events.emit(
             events.Reloaded(

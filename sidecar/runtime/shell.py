@@ -68,7 +68,8 @@ class Shell:
         hooks: Hooks,
         publish_soon: Callable[[], None],
         manager: Manager,
-        turned: Callable[[Turn], None] = lambda turn: None,
+        turned: Callable[[Turn], None],
+        api: str | None,
     ) -> None:
         self.node = node
         self.policy = policy
@@ -84,6 +85,7 @@ class Shell:
         self._publish_soon = publish_soon
         self._manager = manager
         self._turned = turned
+        self._api = api
         self._closing = threading.Event()
         self._desk = Lane("desk")
         self._files = Lane("files")
@@ -133,7 +135,7 @@ class Shell:
 
     def record(self) -> NodeRecord:
         """Return what this node says of itself now; called from the publisher's thread."""
-        return describe(
+        record = describe(
             self.node,
             self._clock.now(),
             self.policy,
@@ -142,6 +144,7 @@ class Shell:
             unix_ms=wall_ms(),
             server=self._server_stats(),
         )
+        return replace(record, api=self._api)
 
     def _next(self, until: Instant) -> s.Observation | Reload | Broken:
         try:

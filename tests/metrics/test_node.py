@@ -99,6 +99,7 @@ class Node:
             inbox=inbox,
             publish_soon=lambda: publisher.changed(),
             turned=self.metrics.take,
+            api=None,
         )
         stack.callback(self.shell.close)
         self.servers.begin(adopt=True)

@@ -23,6 +23,7 @@ from sidecar.runtime.marks import MarkFile
 from sidecar.runtime.serving import ServerLane
 from sidecar.runtime.shell import STATS_EVERY_MS, Broken, Reload, Shell
 from sidecar.runtime.systemd import Manager
+from sidecar.runtime.turn import Turn
 from tests.core.made import EPOCH, LEASE, POLICY, at, lock, request, serving, view
 from tests.harness.process import wait_until
 from tests.runtime.stubs import NOW, WITHIN_S, Inbox, Store, clock, hold, hooks_of
@@ -65,6 +66,7 @@ class Stage:
         self.locks.adopt(hold(EPOCH))
         self.marks = MarkFile(folder, "plant-7")
         self.hooks = hooks_of()
+        self.turns: list[Turn] = []
         self.shell = Shell(
             s.Node(serving(), s.Memory(call="renew", mark=EPOCH, runs=3)),
             QUICK,
@@ -78,6 +80,8 @@ class Stage:
             hooks=self.hooks,
             publish_soon=lambda: None,
             manager=Manager({} if environ is None else environ, clock()),
+            turned=self.turns.append,
+            api="http://10.0.0.1:8009",
         )
 
     def close(self) -> None:
