@@ -84,7 +84,7 @@ def active(folder: Path) -> Iterator[tuple[Node, int]]:
         node = Node("node-a", folder / "node-a", words, environment)
         try:
             node.start()
-            wait_until(lambda: ok(port), "an active node", 60)
+            wait_until(lambda: ok(port), "an active node", 120)
             yield node, port
         finally:
             node.clean_up()
