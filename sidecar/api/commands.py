@@ -19,8 +19,8 @@ from sidecar.errors import Refused, SidecarError, UsageError
 from sidecar.events import LOG
 from sidecar.operate import failover, handover, maintenance, outcome
 from sidecar.operate.asking import Done
-from sidecar.operate.settings import Changed
 from sidecar.operate.desk import Desk, open_desk
+from sidecar.operate.settings import Changed
 
 Document = dict[str, object]
 

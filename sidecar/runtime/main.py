@@ -115,10 +115,8 @@ class Sidecar:
         self._inbox: Inbox = SimpleQueue()
         self._kind = kind_of(config)
         self._watching = watching_of(config, self._kind, self._clock)
-        self._metrics: Metrics | None = None
-        self._api: Api | None = None
-        if config.api.listen is not None:
-            self._listen(stack)
+        self._metrics = self._measure(stack)
+        self._api = self._listen(stack, self._metrics)
         self._backend: Backend = load_backend(config.backend)(config.backend_settings(), self._clock)
         if self._metrics is not None:
             self._backend = self._metrics.measured(self._backend)
@@ -148,20 +146,30 @@ class Sidecar:
             self._servers.close(kept=self._servers.adopted is not None)
             raise
 
-    def _listen(self, stack: ExitStack) -> None:
+    def _measure(self, stack: ExitStack) -> "Metrics | None":
+        """Count what happens, where that is asked for: the API serves it."""
+        config = self._config
+        if config.api.listen is None:
+            return None
+        from sidecar.metrics import Metrics  # its imports are worth it only where it is wanted
+
+        made = Metrics(config.cluster, config.node, config.backend, self._clock)
+        stack.callback(made.close)
+        return made
+
+    def _listen(self, stack: ExitStack, metrics: "Metrics | None") -> "Api | None":
         """Bind the API's address, before anything else is touched.
 
         Raises:
             ConfigError: It is not to be had.
         """
-        from sidecar.api.server import Api  # what these import is worth it only where it is wanted
-        from sidecar.metrics import Metrics
+        if metrics is None:
+            return None
+        from sidecar.api.server import Api
 
-        config = self._config
-        self._metrics = Metrics(config.cluster, config.node, config.backend, self._clock)
-        stack.callback(self._metrics.close)
-        self._api = Api(config, self._clock, lambda run: self._servers.runs(run), self._metrics.render)
-        stack.callback(self._api.close)
+        made = Api(self._config, self._clock, lambda run: self._servers.runs(run), metrics.render)
+        stack.callback(made.close)
+        return made
 
     def _check_server(self) -> None:
         """Look at the server's files, and for a second supervisor; a server that was found is our own."""
