@@ -124,7 +124,7 @@ def test_it_speaks_on_a_change_and_twice_in_a_watchdogs_period(ear: Ear) -> None
         ({"WATCHDOG_USEC": "soon"}, EVERY_MS),
         ({"WATCHDOG_USEC": ""}, EVERY_MS),
     ],
-    ids=str,
+    ids=["our own", "of another process", "no number", "none"],
 )
 def test_the_watchdogs_period_is_its_own(ear: Ear, changed: dict[str, str], every_ms: int) -> None:
     manager = Manager(ear.environ | changed, clock())
