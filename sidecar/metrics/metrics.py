@@ -20,7 +20,7 @@ from sidecar.runtime.turn import Turn
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 FLUSH_WITHIN_S = 1.0
-"""How long a scrape waits for the counting of what was told; on a starved machine it goes without the rest."""
+"""How long a scrape waits for what was told to be counted; a starved machine is shown without the rest."""
 
 
 class Metrics:
