@@ -20,15 +20,19 @@ from sidecar.runtime.turn import Turn
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 FLUSH_WITHIN_S = 1.0
+"""How long a scrape waits for what was told to be counted; a starved machine is shown without the rest."""
 
 
 class Metrics:
     """Counts from its construction to ``close``; the gauges are there from the first turn on."""
 
-    def __init__(self, cluster: str, node: str, store: str, clock: Clock) -> None:
+    def __init__(
+        self, cluster: str, node: str, store: str, clock: Clock, flush_within_s: float = FLUSH_WITHIN_S
+    ) -> None:
         self.enforcement: Enforcement = "none"  # set when the guard is there
         self._labels = {"cluster": cluster, "node": node}
         self._store = store
+        self._flush_within_s = flush_within_s
         self._clock = clock
         self._registry = CollectorRegistry(auto_describe=False)
         self._ledger = Ledger(Instruments(self._registry), clock.now())
@@ -53,7 +57,7 @@ class Metrics:
         """
         counted = threading.Event()
         self._lane.put(counted.set)  # behind all that was told so far
-        counted.wait(FLUSH_WITHIN_S)
+        counted.wait(self._flush_within_s)
         return generate_latest(_Exposition(self))
 
     def collect(self) -> Iterator[Metric]:

@@ -14,6 +14,7 @@ from sidecar.metrics import Metrics
 from sidecar.metrics.calls import Shown
 from sidecar.runtime.turn import Turn
 from tests.core.made import EPOCH, MONITORING, NOW, other, serving, view
+from tests.runtime.stubs import WITHIN_S
 
 OWN = frozenset(("cluster", "node"))
 STATS = ServerStats(pid=4711, uptime_s=12.5, rss_bytes=913_000_000, cpu_percent=3.1)
@@ -58,7 +59,7 @@ def turn(node: s.Node | None = None) -> Turn:
 
 @contextmanager
 def measuring(clock: ManualClock | None = None) -> Iterator[Metrics]:
-    made = Metrics("plant-7", "a", "etcd", ManualClock(NOW) if clock is None else clock)
+    made = Metrics("plant-7", "a", "etcd", ManualClock(NOW) if clock is None else clock, WITHIN_S)
     try:
         yield made
     finally:

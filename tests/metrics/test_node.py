@@ -62,7 +62,7 @@ class Node:
     def __init__(self, folder: Path, cluster: str, stack: ExitStack) -> None:
         inbox: SimpleQueue[Any] = SimpleQueue()
         self.alive, self.inbox = Alive(), inbox
-        self.metrics = Metrics(cluster, POLICY.node, "local", CLOCK)
+        self.metrics = Metrics(cluster, POLICY.node, "local", CLOCK, WITHIN_S)
         stack.callback(self.metrics.close)
         store = connect(BackendSettings(cluster, {"path": str(folder / "store.db")}), CLOCK)
         stack.callback(store.close)
