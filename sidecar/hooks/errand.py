@@ -17,7 +17,7 @@ from typing import NamedTuple
 from sidecar.clock import BootClock, Clock, left_s
 from sidecar.core.units import Instant
 
-GRACE_MS = 3_000
+GRACE_MS = 5_000
 """For a keeper to start, to kill and to tell, on a busy machine. Then it is killed itself."""
 DATAGRAM_MAX = 16 * 1024
 _START = Path(__file__).with_name("start.py")
