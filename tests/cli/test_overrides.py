@@ -288,8 +288,12 @@ def test_a_file_that_hangs_while_it_is_reloaded_delays_no_decision(stage: Stage,
         assert process.stdout.readline() == "reading\n"
         assert set_override(stage.desk(), "node-a", "priority", 7).silent == ()
     finally:
-        process.terminate()
-        process.communicate(timeout=WITHIN_S)
+        with process:
+            process.terminate()
+            try:
+                process.communicate(timeout=WITHIN_S)
+            finally:
+                process.kill()
     assert process.returncode == 0, "it ends all the same"
 
 
