@@ -35,8 +35,10 @@ def run(config: Path | None, keep_server: bool) -> int:
     """
     import faulthandler
     import signal
+    import sys
 
-    faulthandler.enable()  # systemd's watchdog sends SIGABRT: the log then shows where each thread stood
+    if sys.__stderr__ is not None:  # systemd's watchdog sends SIGABRT: the log shows where each thread stood
+        faulthandler.enable(sys.__stderr__)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nothing to reload yet, and no reason to end
     configuration = options.load_config(config)
     from sidecar.operate.checking import check

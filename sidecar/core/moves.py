@@ -111,8 +111,8 @@ def after_failure(
     other = None if view is None else best_other(view, policy.node)
     if memory.quit is not None or ((spent or rolls_back) and other is not None):
         cool_until = Instant(now + policy.backoff_max_ms)
-        cause = reason if vetoed else f"server failed: {reason}"
-        return replace(memory, cool_until=cool_until, gave_up=True), s.GiveUp(cause)
+        after = s.GiveUp(reason) if vetoed else s.GiveUp(f"server failed: {reason}")
+        return replace(memory, cool_until=cool_until, gave_up=True), after
     pause_ms = policy.backoff_max_ms
     if not spent:
         pause_ms = min(pause_ms, policy.backoff_ms << min(len(failures) - 1, 20))

@@ -12,6 +12,7 @@ RULES = (
     ("switchover to ", "switchover"),
     ("failback to ", "failback"),
     ("server failed", "server_failed"),
+    ("before_active refused", "vetoed"),
     ("lease ran short", "lease_short"),
     ("the lease could not be renewed in time", "lease_short"),
     ("lost, server proven dead", "lost"),

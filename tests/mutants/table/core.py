@@ -65,7 +65,7 @@ MUTANTS = (
     Mutant("once ignored", "sidecar/core/decide.py", "if policy.once:", "if False:", f"{DECIDE}::test_once_ends_with_the_command"),
     Mutant("once ignored when lost", "sidecar/core/moves.py", "if policy.once and memory.quit is None:", "if False:", f"{DECIDE}::test_once_ends_with_the_lock"),
     # requests
-    Mutant("confirmation not needed", "sidecar/core/requests.py", "case \"accepted\":\n            return _abandon(node, request, \"the command did not confirm it\", now, policy)\n        case _:\n            if held", "case _:\n            if held", f"{REQUESTS}::test_a_switchover_that_is_not_confirmed_is_abandoned", schedules=10, slice=True),
+    Mutant("confirmation not needed", "sidecar/core/requests.py", "case \"accepted\":\n            return _abandon(node, request, \"the command did not confirm it\", now, policy)\n        case _:\n            if held", "case _:\n            if held", f"{REQUESTS}::test_a_switchover_that_is_not_confirmed_is_abandoned", schedules=15, slice=True),
     Mutant("pause leaves a hand-over half done", "sidecar/core/candidate.py", "return held_back(memory, policy) and not _needed(memory.view, policy.node)", "return held_back(memory, policy)", f"{REQUESTS}::test_a_pause_does_not_leave_a_handover_half_done"),
     Mutant("a hand-over frees every paused node", "sidecar/core/candidate.py", "return node in (request.source, request.to) or node not in view.settings.paused_nodes", "return True", f"{REQUESTS}::test_a_handover_frees_no_node_that_is_paused_by_itself"),
     Mutant("restart in maintenance tries for ever", "sidecar/core/requests.py", "if isinstance(phase, s.Waiting) and held_back(memory, policy):", "if False:", f"{REQUESTS}::test_a_restart_in_maintenance_that_fails_is_told_and_not_tried_for_ever"),
@@ -83,7 +83,7 @@ MUTANTS = (
     Mutant("exits with the lock", "sidecar/core/advance.py", "settled = memory.owed is None and memory.call is None", "settled = True", f"{DECIDE}::test_a_grant_that_may_not_be_used_is_given_back_and_spent"),
     # hooks
     Mutant("a start that was refused is tried again in place", "sidecar/core/moves.py", "spent = vetoed or len(", "spent = len(", f"{HOOKS}::test_a_start_that_is_refused_goes_to_another_node_at_once"),
-    Mutant("a refusal is told as a failure", "sidecar/core/moves.py", "cause = reason if vetoed else ", "cause = ", f"{HOOKS}::test_a_start_that_is_refused_goes_to_another_node_at_once"),
+    Mutant("a refusal is told as a failure", "sidecar/core/moves.py", "after = s.GiveUp(reason) if vetoed else ", "after = ", f"{HOOKS}::test_a_start_that_is_refused_goes_to_another_node_at_once"),
     Mutant("a refusal is not taken for one", "sidecar/core/decide.py", ", vetoed=gone.vetoed)", ")", f"{HOOKS}::test_a_start_that_is_refused_goes_to_another_node_at_once"),
     Mutant("released before after_stop is over", "sidecar/core/advance.py", "now < memory.call_at or memory.clearing is not None:\n        return None\n    order", "now < memory.call_at:\n        return None\n    order", f"{HOOKS}::test_the_lock_is_released_when_after_stop_is_over", schedules=25),
     Mutant("after_stop keeps the sidecar no longer", "sidecar/core/advance.py", " and memory.call is None and memory.clearing is None", " and memory.call is None", f"{HOOKS}::test_nobody_campaigns_stands_by_or_leaves_before_after_stop_is_over"),
