@@ -179,6 +179,7 @@ def _schemas() -> Schema:
         ),
         "Status": _status(),
         "Node": _node(),
+        "Setting": _setting(),
     }
 
 
@@ -194,6 +195,7 @@ def _status() -> Schema:
             "pending": _or_null(_object(pending | {"epoch": _COUNT, "by": _TEXT, "age_s": _NUMBER})),
             "nodes": {"type": "array", "items": _ref("Node")},
             "paused_nodes": _TEXTS,
+            "settings": {"type": "array", "items": _ref("Setting")},
             "notices": _TEXTS,
             "node": _TEXT,
             "view_age_s": _or_null(_NUMBER),
@@ -219,6 +221,19 @@ def _node() -> Schema:
             "version": _TEXT,
             "server": _or_null(_object(server)),
             "api": _or_null(_TEXT),
+        }
+    )
+
+
+def _setting() -> Schema:
+    return _object(
+        {
+            "setting": {"enum": ["paused", "priority", "eligible"]},
+            "node": _or_null(_TEXT),
+            "value": {"anyOf": [_TRUTH, {"type": "integer"}]},
+            "by": _or_null(_TEXT),
+            "pid": _or_null(_COUNT),
+            "at": _or_null(_TEXT),
         }
     )
 
