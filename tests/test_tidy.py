@@ -37,6 +37,18 @@ MAY_IMPORT = {
     "sidecar/errors.py": (),
     "sidecar/documents.py": ("sidecar.core", "sidecar.errors", "sidecar.ports"),
     "sidecar/ports.py": ("sidecar.core", "sidecar.clock"),
+    # beside the command line, on the same operations; of the runtime it knows what it is told at each turn
+    "sidecar/api/": (
+        "sidecar.api",
+        "sidecar.core",
+        "sidecar.clock",
+        "sidecar.config",
+        "sidecar.errors",
+        "sidecar.events",
+        "sidecar.operate",
+        "sidecar.runtime.turn",
+        "sidecar.__version__",
+    ),
     "backends/": (
         "backends",
         "sidecar.core",

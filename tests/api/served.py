@@ -27,6 +27,7 @@ from tests.core.made import POLICY
 from tests.harness.process import free_port, wait_until
 
 WITHIN_S = 20.0
+LOADED_WITHIN_S = 60.0  # the first one in a process imports the library
 TOKEN = "correct-horse"
 
 
@@ -97,8 +98,8 @@ def served(
     **api: Any,
 ) -> Iterator[Served]:
     """Run an API whose section of the configuration has *api*, on the store ``local.db`` in *folder*."""
-    port = free_port()
-    section = {"listen": f"127.0.0.1:{port}"} | api
+    section = api if "listen" in api else {"listen": f"127.0.0.1:{free_port()}"} | api
+    port = int(section["listen"].rpartition(":")[2])
     text = (
         f"cluster: plant-7\nnode: node-a\nbackend: local\nlocal: {{path: {folder}/local.db}}\n"
         f"paths: {{state: {folder}/state, run: {folder}/run}}\napi: {json.dumps(section)}\n"
@@ -108,7 +109,7 @@ def served(
     made = Served(Api(config, BootClock(), lambda run: run not in gone, metrics, limits), port, tls, gone)
     made.api.start("kernel")
     try:
-        wait_until(lambda: _answers(made), "the API to answer")
+        wait_until(lambda: _answers(made), "the API to answer", LOADED_WITHIN_S)
         yield made
     finally:
         made.api.close()
