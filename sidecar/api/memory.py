@@ -1,8 +1,8 @@
 """What the API answers from: the last turn, the age of what the store has shown, the history as last read.
 
-How old another node's words are is counted here on our own clock, from when the store showed them, unlike in
-`sidecar.operate.status`: whoever watches sees a lease run down even where the clocks of two machines disagree.
-What was there when this sidecar began counts as fresh; nodes publish thrice in a TTL.
+How old another node's words are is counted here on our own clock, from when the store showed them, unlike
+in `sidecar.operate.status`: whoever watches sees a lease run down even where the clocks of two machines
+disagree. What was there when this sidecar began counts as fresh; nodes publish thrice in a TTL.
 """
 
 from dataclasses import replace

@@ -2,8 +2,8 @@
 
     with chromium() as browser, opened(browser, url) as page: …
 
-Chromium is Debian's, so that no browser is downloaded past the package manager. A page that logs an error, breaks
-its Content-Security-Policy or raises fails the test that opened it; answers of HTTP that are errors do not.
+Chromium is Debian's, so that no browser is downloaded past the package manager. A page that logs an error,
+breaks its Content-Security-Policy or raises fails the test that opened it; HTTP's error answers do not.
 """
 
 import shutil

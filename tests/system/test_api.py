@@ -136,7 +136,7 @@ def test_active_ends_at_the_deadline_while_the_server_is_still_being_stopped(
 
 def test_a_port_that_is_taken_is_an_error_at_the_start(cluster: Cluster) -> None:
     active, _ = both(cluster)
-    assert isinstance(active, Node)
+    assert isinstance(active, ApiNode)
     text = active.config.read_text()
     rival = Path(active.folder, "rival.yml")
     rival.write_text(text.replace(str(active.run_dir), f"{active.run_dir}2"))

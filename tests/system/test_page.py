@@ -1,9 +1,9 @@
 """Goal: who looks at the status page sees what is so, or sees that it is not known; and can act on it.
 
-Method: a real Chromium on the page of real sidecars with stand-in servers (the tests share one cluster and run in
-their order), and, where the page must meet what no healthy cluster says, on a real API in this process. Judged by
-the text and roles that a person or a screen reader gets, by axe-core, and by the witness.
-Not covered: other browsers, how it looks (scripts/screenshots, for eyes), the API itself (tests/api, test_api.py).
+Method: a real Chromium on the page of real sidecars with stand-in servers (the tests share one cluster and
+run in their order), and, where the page must meet what no healthy cluster says, on a real API in this process.
+Judged by the text and roles that a person or a screen reader gets, by axe-core, and by the witness.
+Not covered: other browsers, how it looks (scripts/screenshots, for eyes), the API itself (tests/api).
 """
 
 import json
@@ -19,7 +19,6 @@ from sidecar.core.model import NodeRecord, Settings
 from sidecar.demo.cluster import Cluster, until
 from tests.api.served import Served, lease, served
 from tests.cli.stage import Stage, request
-
 from tests.harness.browser import WITHIN_MS, accessibility_faults, chromium, opened
 from tests.harness.stores import unique
 from tests.system.clusters import ApiNode, running
