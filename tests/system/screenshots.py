@@ -1,5 +1,6 @@
 """Pictures for the docs, of what is really there: the status page in Chromium, two commands in a terminal."""
 
+import io
 import os
 import pty
 import re
@@ -18,7 +19,7 @@ from sidecar.demo.cluster import Cluster, DemoNode, until
 from tests.harness.browser import chromium, opened
 from tests.system.clusters import ApiNode
 
-TOKEN = "for-the-pictures"  # noqa: S105  # of a cluster that ends with this script
+TOKEN = "for-the-pictures"  # of a cluster that ends with this script
 WITHIN_MS = 150_000  # patience: it may run on a busy machine
 COLUMNS = 80
 DESKTOP, PHONE = {"width": 1160, "height": 860}, {"width": 360, "height": 760}
@@ -46,7 +47,7 @@ def main(folder: Path) -> None:
         finally:
             cluster.stop()
     for made in sorted(folder.iterdir()):
-        print(f"{made.stat().st_size:>8} {made}")  # noqa: T201  # the script's own output
+        print(f"{made.stat().st_size:>8} {made}")  # the script's own output
         assert made.stat().st_size < SIZE_MAX, f"{made} is too large for the README"
 
 
@@ -128,7 +129,7 @@ class _Opened:
 def _terminal(path: Path, node: DemoNode, command: str) -> None:
     """Draw what *command* shows on a terminal; of one that goes on, the first whole frame."""
     text = _run(["status" if command == "status" else "watch", "-c", str(node.config)], command == "watch")
-    console = Console(record=True, width=COLUMNS, file=open(os.devnull, "w"), force_terminal=True)  # noqa: SIM115
+    console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True)
     console.print(Text.from_ansi(text), soft_wrap=True)
     from rich._export_format import CONSOLE_SVG_FORMAT
 

@@ -1,8 +1,8 @@
 """Goal: who looks at the status page sees what is so, or sees that it is not known; and can act on it.
 
 Method: a real Chromium on the page of real sidecars with stand-in servers (the tests share one cluster and
-run in their order), and, where the page must meet what no healthy cluster says, on a real API in this process.
-Judged by the text and roles that a person or a screen reader gets, by axe-core, and by the witness.
+run in their order), and, where the page must meet what no healthy cluster says, on a real API in this
+process. Judged by the text and roles that a person or a screen reader gets, by axe-core, and by the witness.
 Not covered: other browsers, how it looks (scripts/screenshots, for eyes), the API itself (tests/api).
 """
 
@@ -15,10 +15,11 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from sidecar.core import state as s
-from sidecar.core.model import NodeRecord, Settings
+from sidecar.core.model import NodeRecord, Settings, View
 from sidecar.demo.cluster import Cluster, until
 from tests.api.served import Served, lease, served
 from tests.cli.stage import Stage, request
+from tests.core.made import POLICY
 from tests.harness.browser import WITHIN_MS, accessibility_faults, chromium, opened
 from tests.harness.stores import unique
 from tests.system.clusters import ApiNode, running
@@ -54,13 +55,14 @@ def alone(tmp_path: Path) -> Iterator[Served]:
         stage.appear("node-a", "node-b")
         stage.acquire("node-a")
         stage.record("lease expired", "node-b")
-        api.tell(serving(), stage.view())
+        show(api, stage.view())
         yield api
     stage.close()
 
 
-def serving() -> s.Serving:
-    return s.Serving(lease(3_600_000), run=3)
+def show(api: Served, view: View) -> None:
+    """Let *api* be node-a, which serves for an hour, and which sees *view*."""
+    api.tell(s.Serving(lease(3_600_000), run=3), view, replace(POLICY, node="node-a"))
 
 
 def url(node: object) -> str:
@@ -239,7 +241,7 @@ def test_hostile_text_stays_text(alone: Served, browser: Browser, tmp_path: Path
     assert view.lock is not None
     evil = replace(plain, node=HOSTILE, message=f"\u202e{HOSTILE}\x1b[31m", version=HOSTILE)
     records: tuple[NodeRecord, ...] = (
-        replace(evil, api="javascript:document.title='owned'"),
+        replace(evil, api="javascript:document.title='owned'", role="active", state="running"),
         replace(evil, node="node-long" * 40, message="x" * 100_000, api="http://user:secret@10.0.0.9/"),
     )
     hostile = replace(
@@ -249,7 +251,7 @@ def test_hostile_text_stays_text(alone: Served, browser: Browser, tmp_path: Path
         settings=Settings(paused=True, paused_nodes=(HOSTILE,), by=HOSTILE),
         request=request(source=HOSTILE, to=HOSTILE, by=HOSTILE),
     )
-    alone.tell(serving(), hostile)
+    show(alone, hostile)
     with opened(browser, f"http://127.0.0.1:{alone.port}/", viewport={"width": 320, "height": 700}) as page:
         expect(answer(page)).to_contain_text(f"{HOSTILE} is active")
         expect(card(page, HOSTILE)).to_contain_text(f"\ufffd{HOSTILE}\ufffd[31m")
