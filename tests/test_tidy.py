@@ -20,6 +20,7 @@ LONG_FILES: dict[str, str] = {
     "backends/_etcd_client.py": "endpoints, channels and one call's retries share one state",
     "backends/etcd.py": "the clauses of the protocol in their order, over one set of keys",
     "backends/local.py": "the clauses of the protocol in their order, over one file",
+    "sidecar/config/schema.py": "declarations: every key of the configuration in one place",
     "sidecar/core/state.py": "declarations only: everything a node can know, see and order on one page",
 }
 

@@ -238,10 +238,7 @@ class Routes:
         own = str(address[0]) if isinstance(address, tuple) else None
         denial = self._parts.access.denial(request.headers.get("Authorization"), own)
         if denial is None:
-            kind = request.headers.get("Content-Type", JSON).partition(";")[0].strip().lower()
-            if kind in (JSON, "application/octet-stream", ""):  # the second: none was given
-                return None
-            return _json(415, commands.bad_request(command, f"the body must be {JSON}"))
+            return None
         if denial is WRONG:
             self._tell(Notice(text=f"api: a command with a wrong token from {_peer(request)}"))
         found = commands.bad_request(command, denial.message) | {"outcome": "refused", "exit_code": 4}

@@ -33,6 +33,9 @@ from sidecar.runtime.turn import Turn
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from sidecar.api.door import Door
+    from sidecar.api.routes import Routes
+
 
 BACKLOG = 128
 JOIN_WITHIN_S = 1.0
@@ -144,23 +147,11 @@ class Api:
 
         from sidecar.api.door import Door
         from sidecar.api.history import Historian
-        from sidecar.api.routes import Parts, Routes
 
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(_note)
-        parts = Parts(
-            memory=self._memory,
-            feed=self._feed,
-            access=self._access,
-            clock=self._clock,
-            runs=self._runs,
-            config=lambda: self._config,
-            metrics=self._metrics,
-            halted=self._closing.is_set,
-            limits=self._limits,
-        )
         doors: list[Door] = []
-        routes = Routes(parts, lambda: doors[0])
+        routes = self._routes(lambda: doors[0])
         runner = web.AppRunner(
             routes.application(),
             handle_signals=False,
@@ -191,6 +182,22 @@ class Api:
             self._loop = None
             self._end()
             await runner.cleanup()
+
+    def _routes(self, door: "Callable[[], Door]") -> "Routes":
+        from sidecar.api.routes import Parts, Routes
+
+        parts = Parts(
+            memory=self._memory,
+            feed=self._feed,
+            access=self._access,
+            clock=self._clock,
+            runs=self._runs,
+            config=lambda: self._config,
+            metrics=self._metrics,
+            halted=self._closing.is_set,
+            limits=self._limits,
+        )
+        return Routes(parts, door)
 
     def _context(self) -> Any:
         return None if self._certificates is None else self._certificates.context

@@ -37,7 +37,7 @@ def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etcd]:
 def cluster(etcd: Etcd, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Two nodes, each with an API on a port of its own, given by the environment."""
     folder = tmp_path_factory.mktemp("api")
-    options = {"ttl": f"{TTL_MS}ms", "node_type": ApiNode}
+    options: dict[str, Any] = {"ttl": f"{TTL_MS}ms", "node_type": ApiNode}
     environment = {"SIDECAR_API__TOKEN": TOKEN}
     with running(folder, section_of(etcd), unique("api"), environment=environment, **options) as made:
         yield made
