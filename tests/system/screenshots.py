@@ -7,11 +7,13 @@ import re
 import subprocess
 import sys
 import tempfile
+import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import Browser, Page, expect
+from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 from rich.text import Text
 
@@ -26,6 +28,7 @@ DESKTOP, PHONE = {"width": 1160, "height": 860}, {"width": 360, "height": 760}
 EXTERNAL_FONTS = re.compile(r"@font-face \{\{.*?\}\}\s", re.DOTALL)
 FRAME = re.compile(r"\x1b\[\??[0-9;]*[AKlh]|\r")  # what `rich` writes between two frames; colours are kept
 SIZE_MAX = 150_000
+LOOKS_USED_S = 20
 
 
 def main(folder: Path) -> None:
@@ -41,7 +44,6 @@ def main(folder: Path) -> None:
             node.environment = {"SIDECAR_API__TOKEN": TOKEN}
         try:
             cluster.start()
-            _settle(cluster)
             _past(cluster)
             _pictures(cluster, browser, folder)
         finally:
@@ -51,12 +53,16 @@ def main(folder: Path) -> None:
         assert made.stat().st_size < SIZE_MAX, f"{made} is too large for the README"
 
 
-def _settle(cluster: Cluster) -> str:
-    """Wait until one node serves and every other could take over; return the one."""
+def _settle(cluster: Cluster, *, brief: bool = False) -> str:
+    """Wait until one node serves and the others could take over, unless *brief* for a while; return the one."""
 
     def settled() -> bool:
-        states = [str(node["state"]) for node in cluster.status().get("nodes", [])]
-        return sorted(states) == ["monitoring"] * (len(cluster.nodes) - 1) + ["running"]
+        nodes = cluster.status().get("nodes", [])
+        states = [str(node["state"]) for node in nodes]
+        up = [dict(node["server"] or {}).get("uptime_s", 0) > LOOKS_USED_S for node in nodes]
+        return sorted(states) == ["monitoring"] * (len(cluster.nodes) - 1) + ["running"] and (
+            all(up) or brief
+        )
 
     until("a settled cluster", settled, WITHIN_MS)
     return cluster.await_active(within_ms=WITHIN_MS)
@@ -64,12 +70,12 @@ def _settle(cluster: Cluster) -> str:
 
 def _past(cluster: Cluster) -> None:
     """Give the cluster a history: a crash and two switchovers."""
-    active = _settle(cluster)
+    active = _settle(cluster, brief=True)
     cluster[active].crash()
     cluster.await_active(active, WITHIN_MS)
     cluster[active].start()
     for _ in range(2):
-        active = _settle(cluster)
+        active = _settle(cluster, brief=True)
         cluster.sidecar("switchover", "--yes", within_s=WITHIN_MS / 1000)
         cluster.await_active(active, WITHIN_MS)
 
@@ -77,20 +83,27 @@ def _past(cluster: Cluster) -> None:
 def _pictures(cluster: Cluster, browser: Browser, folder: Path) -> None:
     active = _settle(cluster)
     other = next(node for node in cluster if node.name != active)
-    _terminal(folder / "status.svg", other, "status")
-    _terminal(folder / "watch.svg", other, "watch")
+    _terminal(folder / "status.svg", "status", _run(other, "status"))
     for name, size, scheme in (
         ("page-light", DESKTOP, "light"),
         ("page-dark", DESKTOP, "dark"),
         ("page-phone", PHONE, "dark"),
     ):
         with _page(browser, other, size, color_scheme=scheme) as page:
-            page.screenshot(path=folder / f"{name}.png", full_page=name == "page-light")
+            page.screenshot(
+                path=folder / f"{name}.png",
+            )
     with _page(browser, other, DESKTOP) as page:
+        page.locator(".two").screenshot(path=folder / "page-history.png")
         cluster[active].crash()
         expect(page.get_by_role("heading", level=1)).to_contain_text("taking over", timeout=WITHIN_MS)
         page.screenshot(path=folder / "page-failover.png")
     cluster[active].start()
+    _settle(cluster)
+    asked = threading.Thread(target=cluster.sidecar, args=("switchover", "--yes"), kwargs={"within_s": 150})
+    asked.start()
+    _terminal(folder / "watch.svg", "watch", _run(other, "watch", "> switchover"))
+    asked.join()
     _settle(cluster)
     with _page(browser, other, DESKTOP) as page:
         page.get_by_label("Token").fill(TOKEN)
@@ -126,40 +139,31 @@ class _Opened:
         self._context.__exit__(*error)
 
 
-def _terminal(path: Path, node: DemoNode, command: str) -> None:
-    """Draw what *command* shows on a terminal; of one that goes on, the first whole frame."""
-    text = _run(["status" if command == "status" else "watch", "-c", str(node.config)], command == "watch")
+def _terminal(path: Path, command: str, text: str) -> None:
+    """Draw *text*, which `sidecar` *command* has written to a terminal."""
     console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True)
     console.print(Text.from_ansi(text), soft_wrap=True)
-    from rich._export_format import CONSOLE_SVG_FORMAT
-
-    path.write_text(
-        console.export_svg(
-            title=f"$ sidecar {command}", code_format=EXTERNAL_FONTS.sub("", CONSOLE_SVG_FORMAT)
-        )
-    )
+    form = EXTERNAL_FONTS.sub("", CONSOLE_SVG_FORMAT)
+    path.write_text(console.export_svg(title=f"$ sidecar {command}", code_format=form))
 
 
-def _run(words: list[str], endless: bool) -> str:
-    """Return what `sidecar` writes to a terminal."""
+def _run(node: DemoNode, command: str, until_it_shows: str = "this node:") -> str:
+    """Return what `sidecar` *command* shows on a terminal, the frame that has *until_it_shows*."""
     leader, follower = pty.openpty()
     environment = {**os.environ, "COLUMNS": str(COLUMNS), "LINES": "30", "TERM": "xterm-256color"}
-    command = [sys.executable, "-P", "-m", "sidecar", *words]
-    process = subprocess.Popen(
-        command, stdin=follower, stdout=follower, stderr=follower, env=environment, close_fds=True
-    )
+    words = [sys.executable, "-P", "-m", "sidecar", command, "-c", str(node.config)]
+    process = subprocess.Popen(words, stdin=follower, stdout=follower, stderr=follower, env=environment)
     os.close(follower)
-    written = b""
+    written, frame = b"", ""
     with suppress(OSError):  # the other end is closed when the command ends
-        while chunk := os.read(leader, 65_536):
+        while not frame and (chunk := os.read(leader, 65_536)):
             written += chunk
-            if endless and written.count(b"this node:") >= 3:
-                process.terminate()
-                endless = False
+            frames = FRAME.split(written.decode(errors="replace").replace("\r\n", "\n"))
+            frame = next((f for f in frames if until_it_shows in f and f.rstrip().endswith("of a core")), "")
+    process.terminate()
     process.wait(30)
     os.close(leader)
-    frames = [frame for frame in FRAME.split(written.decode().replace("\r\n", "\n")) if "this node:" in frame]
-    return frames[-1].strip("\n") if frames else written.decode()
+    return frame.strip("\n")
 
 
 if __name__ == "__main__":
