@@ -54,7 +54,7 @@ def main(folder: Path) -> None:
 
 
 def _settle(cluster: Cluster, *, brief: bool = False) -> str:
-    """Wait until one node serves and the others could take over, unless *brief* for a while; return the one."""
+    """Wait until one node serves and the others could, for a while unless *brief*; return the one."""
 
     def settled() -> bool:
         nodes = cluster.status().get("nodes", [])

@@ -8,14 +8,14 @@ Not covered: other browsers, how it looks (scripts/screenshots, for eyes), the A
 
 import json
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from sidecar.core import state as s
 from sidecar.core.model import NodeRecord, Settings, View
@@ -103,6 +103,10 @@ def answer(page: Page) -> Locator:
 
 def card(page: Page, node: str) -> Locator:
     return page.locator("#nodes > li").filter(has=page.get_by_role("heading", name=node, exact=True))
+
+
+def saying(found: object) -> Callable[[Route], None]:
+    return lambda route: route.fulfill(json=found)
 
 
 def unlock(page: Page, token: str = TOKEN) -> None:
@@ -302,7 +306,7 @@ def test_garbage_breaks_nothing(alone: Served, browser: Browser) -> None:
         expect(answer(page)).to_have_text("node-a is active")
         for found in answers:
             for path in ("status", "history*", "timing"):
-                page.route(f"**/{path}", lambda route, found=found: route.fulfill(json=found))
+                page.route(f"**/{path}", saying(found))
             with page.expect_response("**/status"):
                 page.clock.run_for(2_500)
         expect(answer(page)).not_to_have_text("node-a is active")
