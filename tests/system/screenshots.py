@@ -28,6 +28,7 @@ DESKTOP, PHONE = {"width": 1160, "height": 860}, {"width": 360, "height": 760}
 EXTERNAL_FONTS = re.compile(r"@font-face \{\{.*?\}\}\s", re.DOTALL)
 FRAME = re.compile(r"\x1b\[\??[0-9;]*[AKlh]|\r")  # what `rich` writes between two frames; colours are kept
 SIZE_MAX = 150_000
+HISTORY_PX = 560
 LOOKS_USED_S = 20
 
 
@@ -94,7 +95,9 @@ def _pictures(cluster: Cluster, browser: Browser, folder: Path) -> None:
                 path=folder / f"{name}.png",
             )
     with _page(browser, other, DESKTOP) as page:
-        page.locator(".two").screenshot(path=folder / "page-history.png")
+        box = page.locator(".two").bounding_box()
+        assert box is not None
+        page.screenshot(path=folder / "page-history.png", full_page=True, clip={**box, "height": HISTORY_PX})
         cluster[active].crash()
         expect(page.get_by_role("heading", level=1)).to_contain_text("taking over", timeout=WITHIN_MS)
         page.screenshot(path=folder / "page-failover.png")
