@@ -139,15 +139,6 @@ def _command(summary: str, fields: Schema) -> Schema:
 
 
 def _schemas() -> Schema:
-    figure = _object(
-        {
-            "name": _TEXT,
-            "title": _TEXT,
-            "worst_s": _or_null(_NUMBER),
-            "terms": _list(_object({"what": _TEXT, "s": _NUMBER})),
-            "note": _TEXT,
-        }
-    )
     return {
         "Error": _object({"message": _TEXT}),
         "Health": _object(
@@ -190,10 +181,23 @@ def _schemas() -> Schema:
                 "start_s": _or_null(_NUMBER),
             }
         ),
-        "Timing": _object({"lease_s": _NUMBER, "failover": _list(figure), "notes": _TEXTS}),
+        "Timing": _timing(),
         "Status": _status(),
         "Node": _node(),
     }
+
+
+def _timing() -> Schema:
+    figure = _object(
+        {
+            "name": _TEXT,
+            "title": _TEXT,
+            "worst_s": _or_null(_NUMBER),
+            "terms": _list(_object({"what": _TEXT, "s": _NUMBER})),
+            "note": _TEXT,
+        }
+    )
+    return _object({"lease_s": _NUMBER, "failover": _list(figure), "notes": _TEXTS})
 
 
 def _status() -> Schema:
