@@ -90,7 +90,7 @@ def test_status_is_the_command_s_and_says_how_old_it_is(api: Served) -> None:
 
 @pytest.mark.parametrize("off_by_ms", [-3_600_000, 3_600_000])
 def test_a_wrong_clock_of_another_node_makes_it_neither_old_nor_young(api: Served, off_by_ms: int) -> None:
-    """An operator looks at the lease of an active elsewhere: it runs down until the store shows a new word."""
+    """What an operator sees of an active elsewhere: its lease runs down until the store shows a new word."""
     words = other("b", seen_at_unix_ms=wall_ms() + off_by_ms, lease_left_ms=60_000)
     api.tell(s.Idle(), view(lock("b"), nodes=(words,)))
 
