@@ -1,4 +1,9 @@
-"""What the API answers from: the last turn, the age of what the store has shown, the history as last read."""
+"""What the API answers from: the last turn, the age of what the store has shown, the history as last read.
+
+How old another node's words are is counted here on our own clock, from when the store showed them, unlike
+in `sidecar.operate.status`: whoever watches sees a lease run down even where the clocks of two machines
+disagree. What was there when this sidecar began counts as fresh; nodes publish thrice in a TTL.
+"""
 
 from dataclasses import replace
 
@@ -24,6 +29,7 @@ class Memory:
         self.history: tuple[HistoryEntry, ...] | None = None  # newest first; None: not read yet
         self._history_at = Instant(0)
         self._view_at: Instant | None = None
+        self._heard: dict[str, tuple[NodeRecord, Instant]] = {}  # each node's last words, and since when
 
     def take(self, turn: Turn) -> None:
         """Keep the newest turn. On the deciding thread."""
@@ -31,7 +37,12 @@ class Memory:
         view = turn.node.memory.view
         if view is not None and view is not before:
             self._view_at = turn.at
+            self._heard = {record.node: self._hear(record, turn.at) for record in view.nodes}
         self.turn = turn
+
+    def _hear(self, record: NodeRecord, now: Instant) -> tuple[NodeRecord, Instant]:
+        last = self._heard.get(record.node)
+        return last if last is not None and last[0] == record else (record, now)
 
     def keep_history(self, entries: tuple[HistoryEntry, ...]) -> None:
         """Keep what was just read."""
@@ -56,7 +67,7 @@ class Memory:
         """Return the document of ``status -o json``, with this node as it is now, and how old the rest is."""
         view, turn = self.view or UNSEEN, self.turn
         if turn is not None:
-            others = tuple(record for record in view.nodes if record.node != self._node)
+            others = tuple(self._aged(record) for record in view.nodes if record.node != self._node)
             view = replace(view, nodes=(*others, self._own(turn, view)))
         found = status.status(view, cluster=self._cluster, backend=self._store, now_unix_ms=wall_ms())
         age_ms = self.view_age_ms
@@ -65,6 +76,10 @@ class Memory:
         if (trouble := self._trouble(turn, age_ms)) is not None:
             found["notices"] = [trouble, *(status.notices(view) if age_ms is not None else ())]
         return found
+
+    def _aged(self, record: NodeRecord) -> NodeRecord:
+        _, since = self._heard.get(record.node, (record, self._clock.now()))
+        return replace(record, seen_at_unix_ms=wall_ms() - max(0, self._clock.now() - since))
 
     def _trouble(self, turn: Turn | None, age_ms: int | None) -> str | None:
         if age_ms is None:

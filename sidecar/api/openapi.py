@@ -65,7 +65,7 @@ def _read_paths() -> Schema:
     }
     error = _ref("Error")
     history = {
-        "200": _json("As `sidecar history -o json`.", {"type": "array", "items": _ref("Change")}),
+        "200": _json("As `sidecar history -o json`.", _list(_ref("Change"))),
         "400": _json("n is out of range.", error),
         "503": _json("It could not be read since the start: the store does not answer.", error),
     }
@@ -73,6 +73,10 @@ def _read_paths() -> Schema:
         "/": _get("The status page.", {"200": _content("A page.", "text/html", _TEXT)}),
         "/status": _get("As `sidecar status -o json`.", {"200": _json("The cluster.", _ref("Status"))}),
         "/history": _get("Every change of active.", history, [count]),
+        "/timing": _get(
+            "The worst cases computed from the configuration, as `sidecar validate -o json`.",
+            {"200": _json("Every promise, with the terms of its sum.", _ref("Timing"))},
+        ),
         "/metrics": _get(
             "Metrics for Prometheus.",
             {"200": _content("Metrics.", "text/plain", _TEXT), "404": _json("None are kept.", error)},
@@ -177,10 +181,24 @@ def _schemas() -> Schema:
                 "start_s": _or_null(_NUMBER),
             }
         ),
+        "Timing": _timing(),
         "Status": _status(),
         "Node": _node(),
         "Setting": _setting(),
     }
+
+
+def _timing() -> Schema:
+    figure = _object(
+        {
+            "name": _TEXT,
+            "title": _TEXT,
+            "worst_s": _or_null(_NUMBER),
+            "terms": _list(_object({"what": _TEXT, "s": _NUMBER})),
+            "note": _TEXT,
+        }
+    )
+    return _object({"lease_s": _NUMBER, "failover": _list(figure), "notes": _TEXTS})
 
 
 def _status() -> Schema:
@@ -193,7 +211,7 @@ def _status() -> Schema:
             "active": _or_null(_TEXT),
             "epoch": _or_null(_COUNT),
             "pending": _or_null(_object(pending | {"epoch": _COUNT, "by": _TEXT, "age_s": _NUMBER})),
-            "nodes": {"type": "array", "items": _ref("Node")},
+            "nodes": _list(_ref("Node")),
             "paused_nodes": _TEXTS,
             "settings": {"type": "array", "items": _ref("Setting")},
             "notices": _TEXTS,
@@ -245,6 +263,10 @@ def _object(properties: Schema, required: list[str] | None = None) -> Schema:
         "required": list(properties) if required is None else required,
         "additionalProperties": False,
     }
+
+
+def _list(schema: Schema) -> Schema:
+    return {"type": "array", "items": schema}
 
 
 def _or_null(schema: Schema) -> Schema:

@@ -5,13 +5,12 @@ import threading
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from ipaddress import ip_address
-from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 from aiohttp import web
 
-from sidecar.api import answers, commands
+from sidecar.api import answers, commands, page
 from sidecar.api.access import WRONG, Access
 from sidecar.api.door import Door
 from sidecar.api.feed import Feed, Reader
@@ -20,7 +19,7 @@ from sidecar.api.memory import Memory
 from sidecar.api.openapi import document
 from sidecar.api.threads import in_thread
 from sidecar.clock import Clock
-from sidecar.config import Config
+from sidecar.config import Config, timing
 from sidecar.core.units import NO_EPOCH, Instant
 from sidecar.events import LOG, Notice, Raised, emit
 from sidecar.operate.status import history_entry
@@ -33,11 +32,6 @@ TELL_AGAIN_MS = 60_000  # between two lines in the log about wrong tokens or a b
 JSON = "application/json"
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Server": "aggregate-sidecar"}
-PAGE_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
-    "img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",
-}
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -61,7 +55,7 @@ class Routes:
 
     def __init__(self, parts: Parts, keep_open: Callable[[], Door]) -> None:
         self._parts, self._limits, self._door = parts, parts.limits, keep_open
-        self._page = Path(__file__).with_name("page.html").read_bytes()
+        self._page = page.load()
         self._openapi = msgspec.json.encode(document())
         self._slots = threading.BoundedSemaphore(parts.limits.commands_max)
         self._told_at: dict[type, Instant] = {}
@@ -82,6 +76,7 @@ class Routes:
             "/": self._index,
             "/status": self._status,
             "/history": self._history,
+            "/timing": self._timing,
             "/metrics": self._metrics,
             "/events": self._events,
             "/openapi.json": self._document,
@@ -149,8 +144,9 @@ class Routes:
     # For people and programs.
 
     async def _index(self, request: web.Request) -> web.Response:
+        headers = {"Content-Security-Policy": self._page.policy, "Referrer-Policy": "no-referrer"}
         return web.Response(
-            body=self._page, content_type="text/html", charset="utf-8", headers=HEADERS | PAGE_HEADERS
+            body=self._page.body, content_type="text/html", charset="utf-8", headers=HEADERS | headers
         )
 
     async def _document(self, request: web.Request) -> web.Response:
@@ -169,6 +165,9 @@ class Routes:
             return _json(503, {"message": "the history has not been read yet; the store may not answer"})
         entries = [history_entry(entry) for entry in memory.history[: int(text)]]
         return _json(200, entries, _age(memory.history_age_ms))
+
+    async def _timing(self, request: web.Request) -> web.Response:
+        return _json(200, timing.document(self._parts.config()))
 
     async def _metrics(self, request: web.Request) -> web.Response:
         if self._parts.metrics is None:

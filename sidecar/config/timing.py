@@ -64,6 +64,15 @@ def figures(config: Config) -> tuple[Figure, ...]:
     )
 
 
+def document(config: Config) -> dict[str, object]:
+    """Return all of it for JSON. *lease_s* is what the store is expected to grant."""
+    return {
+        "lease_s": granted_ms(config) / 1000,
+        "failover": [figure.as_dict() for figure in figures(config)],
+        "notes": list(notes(config)),
+    }
+
+
 def notes(config: Config) -> tuple[str, ...]:
     """Return what else the chosen backend means for these times, one sentence each."""
     match config.backend:

@@ -30,8 +30,7 @@ def check(config: "Config") -> dict[str, object]:
         "cluster": config.cluster,
         "node": config.node,
         "backend": config.backend,
-        "failover": [figure.as_dict() for figure in timing.figures(config)],
-        "notes": list(timing.notes(config)),
+        **timing.document(config),
         "warnings": [*exposed.warnings(config), *warnings],
     }
 

@@ -11,6 +11,7 @@ import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import pytest
 from sidecar import events
 from sidecar.api.limits import USUAL
 from sidecar.api.server import Api
-from sidecar.clock import BootClock
+from sidecar.clock import BootClock, wall_ms
 from sidecar.config import from_text
 from sidecar.core import state as s
 from sidecar.errors import ConfigError
@@ -87,6 +88,25 @@ def test_status_is_the_command_s_and_says_how_old_it_is(api: Served) -> None:
     assert (own["role"], own["enforcement"], own["api"]) == ("active", "kernel", api.api.url)
 
 
+@pytest.mark.parametrize("off_by_ms", [-3_600_000, 3_600_000])
+def test_a_wrong_clock_of_another_node_makes_it_neither_old_nor_young(api: Served, off_by_ms: int) -> None:
+    """What an operator sees of an active elsewhere: its lease runs down until the store shows a new word."""
+    words = other("b", seen_at_unix_ms=wall_ms() + off_by_ms, lease_left_ms=60_000)
+    api.tell(s.Idle(), view(lock("b"), nodes=(words,)))
+
+    def node() -> Any:
+        return next(node for node in api.get("/status").json["nodes"] if node["node"] == "b")
+
+    first = node()
+    assert first["last_seen_s"] < WITHIN_S
+    api.tell(s.Idle(), view(lock("b"), nodes=(words, other("c"))))  # news, but not of b
+    wait_until(lambda: node()["lease_remaining_s"] < first["lease_remaining_s"], "the lease to run down")
+    wait_until(lambda: node()["last_seen_s"] > first["last_seen_s"], "its words to grow old")
+
+    api.tell(s.Idle(), view(lock("b"), nodes=(replace(words, seen_at_unix_ms=wall_ms()),)))
+    assert node()["lease_remaining_s"] > 60 - WITHIN_S
+
+
 def test_status_says_that_it_has_seen_nothing(api: Served) -> None:
     assert "not known" in api.get("/status").json["notices"][0]
 
@@ -136,7 +156,7 @@ def test_the_page_needs_nothing_from_elsewhere(api: Served) -> None:
 
     assert answer.headers["Content-Type"].startswith("text/html")
     assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
-    assert b"://" not in answer.body
+    assert b"://" not in answer.body.replace(b"http://www.w3.org/2000/svg", b""), "a name, never fetched"
 
 
 def test_what_is_not_there_is_said_in_json(api: Served) -> None:

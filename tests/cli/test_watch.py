@@ -28,7 +28,8 @@ class Terminal:
     """A command on a terminal of its own."""
 
     def __init__(self, *args: str, columns: int = 80, term: str = "xterm-256color") -> None:
-        env = {name: value for name, value in os.environ.items() if name != "NO_COLOR"} | {"TERM": term}
+        ours = ("NO_COLOR", "COLUMNS", "LINES")  # the last two, which pytest-xdist sets, would hide the size
+        env = {name: value for name, value in os.environ.items() if name not in ours} | {"TERM": term}
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
             os.execve(sys.executable, [sys.executable, "-P", "-m", "sidecar", *args], env)

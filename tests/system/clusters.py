@@ -7,10 +7,22 @@ from typing import Any
 
 import pytest
 
-from sidecar.demo.cluster import Cluster
+from sidecar.demo.cluster import Cluster, DemoNode
+from tests.harness.process import free_port
 from tests.harness.stores import Consul, Etcd, Store
 
 STORES = ("local", "etcd34", "consul")
+
+
+class ApiNode(DemoNode):
+    """A node with an HTTP API on a port of its own."""
+
+    port = 0
+
+    def write_config(self) -> None:
+        self.port = self.port or free_port()
+        self.settings["api"] = {"listen": f"127.0.0.1:{self.port}"}
+        super().write_config()
 
 
 def section_of(store: Store) -> dict[str, Any]:

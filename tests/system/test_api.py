@@ -19,9 +19,8 @@ import pytest
 
 from sidecar.demo.cluster import CLOCK, Cluster, DemoNode, until
 from sidecar.standin import set_faults
-from tests.harness.process import free_port
 from tests.harness.stores import Etcd, unique
-from tests.system.clusters import running, section_of
+from tests.system.clusters import ApiNode, running, section_of
 
 TOKEN = "correct-horse"
 TTL_MS = 6_000
@@ -38,26 +37,15 @@ def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etcd]:
 def cluster(etcd: Etcd, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Two nodes, each with an API on a port of its own, given by the environment."""
     folder = tmp_path_factory.mktemp("api")
-    options: dict[str, Any] = {"ttl": f"{TTL_MS}ms", "node_type": Node}
+    options: dict[str, Any] = {"ttl": f"{TTL_MS}ms", "node_type": ApiNode}
     environment = {"SIDECAR_API__TOKEN": TOKEN}
     with running(folder, section_of(etcd), unique("api"), environment=environment, **options) as made:
         yield made
 
 
-class Node(DemoNode):
-    """A node with an API."""
-
-    port = 0
-
-    def write_config(self) -> None:
-        self.port = self.port or free_port()
-        self.settings["api"] = {"listen": f"127.0.0.1:{self.port}"}
-        super().write_config()
-
-
 def ask(node: DemoNode, path: str, method: str = "GET", body: Any = None) -> tuple[int, Any]:
     """Return status and JSON; (0, None) where nobody listens yet."""
-    assert isinstance(node, Node)
+    assert isinstance(node, ApiNode)
     headers = {"Authorization": f"Bearer {TOKEN}"}
     with closing(http.client.HTTPConnection("127.0.0.1", node.port, timeout=WITHIN_S)) as connection:
         try:
@@ -148,7 +136,7 @@ def test_active_ends_at_the_deadline_while_the_server_is_still_being_stopped(
 
 def test_a_port_that_is_taken_is_an_error_at_the_start(cluster: Cluster) -> None:
     active, _ = both(cluster)
-    assert isinstance(active, Node)
+    assert isinstance(active, ApiNode)
     text = active.config.read_text()
     rival = Path(active.folder, "rival.yml")
     rival.write_text(text.replace(str(active.run_dir), f"{active.run_dir}2"))

@@ -203,10 +203,16 @@ def test_a_stopped_standby_is_left_with_a_role_that_does_no_harm(tmp_path: Path,
 
 
 @pytest.mark.parametrize("pair", STORES, indirect=True)
+def _able(cluster: Cluster) -> bool:
+    nodes = json.loads(cluster.sidecar("status", "-o", "json").stdout)["nodes"]
+    return any(node["available"] for node in nodes)
+
+
 def test_history_tells_each_change_by_its_cause(pair: Cluster) -> None:
     """Whether the watch or the answer of the store comes first."""
     names = [pair.await_active()]
     for _ in range(4):
+        until("a candidate", lambda: _able(pair))
         done = pair.sidecar("switchover", "--yes")
         assert done.returncode == 0, done.stderr
         names.append(pair.await_active(names[-1]))

@@ -1,0 +1,31 @@
+"""The status page: one file, and the policy under which a browser runs what is in it and nothing else."""
+
+import re
+from base64 import b64encode
+from hashlib import sha256
+from importlib.resources import files
+from typing import NamedTuple
+
+
+class Page(NamedTuple):
+    """What ``/`` answers."""
+
+    body: bytes
+    policy: str  # Content-Security-Policy
+
+
+def load() -> Page:
+    """Return the page and its policy. Trusted types: not even its own script can turn text into HTML."""
+    body = files("sidecar.api").joinpath("page.html").read_bytes()
+    policy = (
+        f"default-src 'none'; script-src {_hash(body, b'script')}; style-src {_hash(body, b'style')}; "
+        "img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+        "require-trusted-types-for 'script'; trusted-types 'none'"
+    )
+    return Page(body, policy)
+
+
+def _hash(body: bytes, tag: bytes) -> str:
+    """Return the source expression of the one element *tag*: browsers hash the text between its tags."""
+    (text,) = re.findall(rb"<%b>(.*?)</%b>" % (tag, tag), body, re.DOTALL)
+    return f"'sha256-{b64encode(sha256(text).digest()).decode()}'"
