@@ -10,6 +10,8 @@ import queue
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Protocol, TextIO
 
@@ -134,9 +136,41 @@ class ServerEnded:
     reason: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeFailed:
+    """A running active server did not answer its alive probe; *of* in a row make it hung."""
+
+    NAME: ClassVar[str] = "probe_failed"
+    LEVEL: ClassVar[int] = logging.WARNING
+
+    run: int
+    reason: str
+    failures: int
+    of: int
+
+
+Listener = Callable[[Event], None]
+_listeners: list[Listener] = []
+
+
 def emit(event: Event) -> None:
-    """Log *event*."""
+    """Log *event*, and hand it to who listens."""
     LOG.log(event.LEVEL, event.NAME, extra={"fields": asdict(event)})
+    for listener in tuple(_listeners):
+        listener(event)
+
+
+@contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """Hand every event to *listener* too, whatever the log's level, on the thread it happens on.
+
+    That may be the deciding one: a listener neither blocks nor raises.
+    """
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.remove(listener)
 
 
 class TextLine(logging.Formatter):

@@ -12,7 +12,6 @@ from sidecar.cli.printing import conclude, say
 if TYPE_CHECKING:
     from sidecar.config import Config
     from sidecar.core.units import Epoch
-    from sidecar.operate.asking import Done
     from sidecar.operate.failover import Plan, RaisePlan
 
 EXITS = options.UNREACHABLE | {
@@ -48,7 +47,7 @@ def switchover(config: Path | None, to: str | None, at: str | None, timeout: int
     from sidecar.cli.consent import interruptible, need_yes
     from sidecar.clock import wall_ms
     from sidecar.errors import Failed
-    from sidecar.operate import handover, moment
+    from sidecar.operate import handover, moment, outcome
     from sidecar.operate.status import local_time
 
     need_yes(yes)
@@ -62,8 +61,8 @@ def switchover(config: Path | None, to: str | None, at: str | None, timeout: int
                 raise Failed("interrupted; nothing was done")
         with options.open_desk(configuration) as desk:
             desk = replace(desk, halted=halt.asked)
-            done = handover.switchover(desk, to, timeout or _patience_ms(configuration), say)
-    conclude(_became(done))
+            done = handover.switchover(desk, to, timeout or outcome.patience_ms(configuration), say)
+    conclude(outcome.became(done))
 
 
 def _ask_switchover(configuration: "Config", to: str | None, yes: bool) -> None:
@@ -103,6 +102,7 @@ def failover(config: Path | None, to: str | None, raise_epoch: bool, timeout: in
     from sidecar.cli.consent import ask, interruptible, need_yes
     from sidecar.errors import UsageError
     from sidecar.operate import failover as operation
+    from sidecar.operate import outcome
 
     if raise_epoch and to is not None:
         raise UsageError("--raise-epoch does not choose a node: leave out --to")
@@ -123,12 +123,12 @@ def failover(config: Path | None, to: str | None, raise_epoch: bool, timeout: in
             ask(question)
         with interruptible() as halt:
             desk = replace(desk, halted=halt.asked)
-            patience_ms = timeout or _patience_ms(configuration)
+            patience_ms = timeout or outcome.patience_ms(configuration)
             if isinstance(what, operation.Plan):
                 done = operation.failover(desk, what, patience_ms, say)
             else:
                 done = operation.raise_epoch(desk, what, patience_ms, say)
-    conclude(_became(done))
+    conclude(outcome.became(done))
 
 
 def _own_mark(configuration: "Config") -> "Epoch":
@@ -166,29 +166,11 @@ def restart(config: Path | None, timeout: int | None, node: str | None) -> None:
     NODE is this node unless it is given. Waits until the server runs again, or the node gave up.
     """
     from sidecar.cli.consent import interruptible
+    from sidecar.operate import outcome
     from sidecar.operate.handover import restart as operation
 
     configuration = options.load_config(config)
     with interruptible() as halt, options.open_desk(configuration) as desk:
         desk = replace(desk, halted=halt.asked)
-        done = operation(desk, node or configuration.node, timeout or _patience_ms(configuration), say)
-    conclude(f"{done.node}: the server was restarted{_gap(done)}")
-
-
-def _patience_ms(configuration: "Config") -> int:
-    """Return how long what is asked for may take when all goes slowly but well."""
-    server = configuration.server
-    return server.stop_timeout_ms + server.start_timeout_ms + 2 * configuration.lock.ttl_ms
-
-
-def _became(done: "Done") -> str:
-    return f"{done.node} is active at epoch {done.epoch}{_gap(done)}"
-
-
-def _gap(done: "Done") -> str:
-    from sidecar.operate.words import span
-
-    if done.without_active_ms is None:
-        return ""
-    gap = f"{done.without_active_ms} ms" if done.without_active_ms < 1000 else span(done.without_active_ms)
-    return f"; nobody was active for {gap}, as seen from here"
+        done = operation(desk, node or configuration.node, timeout or outcome.patience_ms(configuration), say)
+    conclude(outcome.restarted(done))

@@ -55,8 +55,9 @@ def resume(config: Path | None, node: str | None) -> None:
 
 
 def _tell(found: "Changed", what: str, how: str) -> None:
-    conclude(f"{what}: {'' if found.changed else 'already '}{how}")
-    for note in found.notes:
-        conclude(note)
-    if found.silent:
-        say(f"sidecar: warning: not yet heard by {', '.join(found.silent)}; see `sidecar status`")
+    from sidecar.operate import outcome
+
+    for line in outcome.maintained(found, what, how):
+        conclude(line)
+    if (warning := outcome.unheard(found)) is not None:
+        say(f"sidecar: warning: {warning}")

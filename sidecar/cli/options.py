@@ -125,17 +125,6 @@ def open_desk(config: "Config") -> "Desk":
     Raises:
         ConfigError: The backend is not installed, or an option of it is wrong.
     """
-    from sidecar.clock import BootClock
-    from sidecar.operate.desk import Desk
-    from sidecar.plugins import load_backend
+    from sidecar.operate import desk
 
-    clock = BootClock()
-    backend = load_backend(config.backend)(config.backend_settings(), clock)
-    return Desk(
-        backend=backend,
-        clock=clock,
-        cluster=config.cluster,
-        store=config.backend,
-        node=config.node,
-        ttl_ms=config.lock.ttl_ms,
-    )
+    return desk.open_desk(config)

@@ -254,3 +254,24 @@ class Url(_Scalar):
         text = _text(value, "an address such as http://HOST:PORT")
         free = self.usual_port is None
         return str(address.parse(text, schemes=("http", "https"), port=self.usual_port, path=free))
+
+
+class Listen(_Scalar):
+    """Where to listen: an address of this machine, and a port."""
+
+    says = "HOST:PORT"
+
+    def __init__(self, usual_port: int) -> None:
+        self.usual_port = usual_port
+
+    def parse(self, value: object) -> str:
+        """Return the address in its plain spelling."""
+        expected = f"expected HOST:PORT such as 127.0.0.1:{self.usual_port}"
+        if not isinstance(value, str):
+            raise ValueError(f"{expected}, got {show(value)}")
+        try:
+            found = address.parse(f"http://{_text(value)}", schemes=("http",), port=self.usual_port)
+        except ValueError:
+            every = f"; every address is 0.0.0.0:{self.usual_port} or [::]:{self.usual_port}"
+            raise ValueError(f"{expected}, got {show(value)}{every}") from None
+        return str(found).removeprefix("http://")

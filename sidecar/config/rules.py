@@ -30,6 +30,7 @@ def check(sources: Sources, values: Values) -> None:
     _backend(sources, values)
     _timing(sources, values)
     _server(sources, values)
+    _api(sources, values)
 
 
 def _node(sources: Sources, values: Values) -> None:
@@ -79,7 +80,10 @@ def _tls(sources: Sources, values: Values, section: str, url: str, where: str) -
         if not url.startswith("https:"):
             raise sources.problem(path, f"{section}.{where} is not https://, so it would have no effect")
         _readable(sources, path, values[path])
-    cert, key = names[1:]
+    _both(sources, values, *names[1:])
+
+
+def _both(sources: Sources, values: Values, cert: str, key: str) -> None:
     if (values[cert] is None) != (values[key] is None):
         there, missing = (cert, key) if values[key] is None else (key, cert)
         raise sources.problem(there, f"needs {missing} as well")
@@ -147,12 +151,27 @@ def _server(sources: Sources, values: Values) -> None:
             raise sources.problem(f"{section}.status", f"needs {section}.url as well")
 
 
+def _api(sources: Sources, values: Values) -> None:
+    if values["api.listen"] is None:
+        return  # like the section of a backend that is not used
+    cert, key = "api.tls_cert_file", "api.tls_key_file"
+    for path in (cert, key):
+        if values[path] is not None:
+            _readable(sources, path, values[path])
+    _both(sources, values, cert, key)
+
+
 def secrets(sources: Sources, values: Values) -> dict[str, Secret | None]:
-    """Return the secrets of the backend in use, by key; the environment counts before the file.
+    """Return the secrets of API and backend in use, by key; the environment counts before the file.
 
     Raises:
         ConfigError: A file cannot be read or holds no secret; names key and path.
     """
+    token = _secret(sources, values, "api.token") if values["api.listen"] is not None else values["api.token"]
+    return {"api.token": token} | _backend_secrets(sources, values)
+
+
+def _backend_secrets(sources: Sources, values: Values) -> dict[str, Secret | None]:
     match values["backend"]:
         case "etcd":
             found = _secret(sources, values, "etcd.password")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sidecar.ports import BackendSettings  # 20 ms, not needed to check a configuration
 
 BUILT_IN = ("etcd", "consul", "local")
-NOT_AVAILABLE = ("hooks", "api")
+NOT_AVAILABLE = ("hooks",)
 """Sections of SPEC.md that this version cannot honour: refused, never ignored."""
 
 Values = Mapping[str, Any]
@@ -243,6 +243,17 @@ class Server(Group):
     restarts: Restarts = section(Restarts)
 
 
+class Api(Group):
+    """Where the HTTP API listens, and who may give commands by it."""
+
+    listen: str | None = key(k.Listen(8009))
+    tls_cert_file: str | None = key(k.AbsolutePath())
+    tls_key_file: str | None = key(k.AbsolutePath())
+    token_file: str | None = key(k.AbsolutePath(), live=True)
+    token: Secret | None = key(k.SecretText(), live=True, from_file=False)
+    plain_http_commands: bool = key(k.Flag(), False)
+
+
 class Log(Group):
     """What the log looks like."""
 
@@ -275,6 +286,7 @@ class Config(Group):
     lock: Lock = section(Lock)
     node_options: NodeOptions = section(NodeOptions)
     server: Server = section(Server)
+    api: Api = section(Api)
     log: Log = section(Log)
     paths: Paths = section(Paths)
     guard: Guard = section(Guard)

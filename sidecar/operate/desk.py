@@ -6,13 +6,17 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from sidecar.clock import Clock
+from sidecar.clock import BootClock, Clock
 from sidecar.core.model import View
 from sidecar.core.units import Instant
 from sidecar.errors import BackendError
+from sidecar.plugins import load_backend
 from sidecar.ports import Backend
+
+if TYPE_CHECKING:
+    from sidecar.config import Config
 
 READ_WITHIN_MS = 5_000
 """Total time for the first look. More keeps a script waiting for a store that is down."""
@@ -77,6 +81,23 @@ class Desk:
                 if not error.retry or self.halted() or self.clock.now() >= again_until:
                     raise
             pause(PAUSE_MS)
+
+
+def open_desk(config: "Config") -> Desk:
+    """Return where operations find the cluster, with a backend of its own; to be used in a ``with``.
+
+    Raises:
+        ConfigError: The backend is not installed, or an option of it is wrong.
+    """
+    clock = BootClock()
+    return Desk(
+        backend=load_backend(config.backend)(config.backend_settings(), clock),
+        clock=clock,
+        cluster=config.cluster,
+        store=config.backend,
+        node=config.node,
+        ttl_ms=config.lock.ttl_ms,
+    )
 
 
 def pause(ms: int) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from types import FrameType
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from sidecar import __version__, events
 from sidecar.clock import BootClock
@@ -28,7 +28,11 @@ from sidecar.runtime.marks import MarkFile
 from sidecar.runtime.policy import kind_of, policy_of, watching_of
 from sidecar.runtime.serving import ServerLane, Serving, note_text, stop_signal_number
 from sidecar.runtime.shell import Broken, Reload, Shell
+from sidecar.runtime.turn import Turn
 from sidecar.runtime.watching import Publisher, Watcher
+
+if TYPE_CHECKING:
+    from sidecar.api.server import Api
 
 Inbox = SimpleQueue[s.Observation | Reload | Broken]
 WITHDRAW_WITHIN_MS = 500
@@ -105,6 +109,7 @@ class Sidecar:
         self._inbox: Inbox = SimpleQueue()
         self._kind = kind_of(config)
         self._watching = watching_of(config, self._kind, self._clock)
+        self._api = self._listen(stack)
         self._backend: Backend = load_backend(config.backend)(config.backend_settings(), self._clock)
         stack.callback(self._backend.close)
         self._marks = MarkFile(Path(config.paths.state) if mode.remembers else None, config.cluster)
@@ -127,6 +132,20 @@ class Sidecar:
         except SidecarError:  # leave the guard as it was found
             self._servers.close(kept=self._servers.adopted is not None)
             raise
+
+    def _listen(self, stack: ExitStack) -> "Api | None":
+        """Bind the API's address, before anything else is touched.
+
+        Raises:
+            ConfigError: It is not to be had.
+        """
+        if self._config.api.listen is None:
+            return None
+        from sidecar.api.server import Api  # its imports are worth it only where it is wanted
+
+        made = Api(self._config, self._clock, lambda run: self._servers.runs(run))
+        stack.callback(made.close)
+        return made
 
     def _check_server(self) -> None:
         """Look at the server's files, and for a second supervisor; a server that was found is our own."""
@@ -154,6 +173,8 @@ class Sidecar:
                 events.Notice(text="namespaces are refused here: the deadline is enforced by `process`")
             )
         self._catch_signals()
+        if self._api is not None:
+            self._api.start(self._servers.enforcement)
         self._servers.begin(adopt=True)
         self._watcher = Watcher(self._backend, self._clock, self._saw, config.lock.ttl_ms)
         self._publisher = Publisher(
@@ -173,6 +194,8 @@ class Sidecar:
 
     def _leave(self, *, kept: bool) -> None:
         """Close everything. After an unexpected exception the server is left to the guard."""
+        if self._api is not None:
+            self._api.close()
         self._watcher.close()
         self._publisher.close()
         self._shell.close()
@@ -191,6 +214,10 @@ class Sidecar:
 
     def _saw(self, view: View) -> None:
         self._inbox.put(s.Seen(view))
+
+    def _turned(self, turn: Turn) -> None:
+        if self._api is not None:
+            self._api.turned(turn)
 
     def _make_shell(self) -> Shell:
         instance = f"{self._config.node}-{uuid.uuid4().hex[:12]}"
@@ -213,6 +240,8 @@ class Sidecar:
             marks=self._marks,
             inbox=self._inbox,
             publish_soon=lambda: self._publisher.changed(),
+            turned=self._turned,
+            api=None if self._api is None else self._api.url,
             reload=self._reload,
         )
 
@@ -286,6 +315,8 @@ class Sidecar:
             events.emit(events.Raised(text=f"reload refused, the old configuration stays: {error}"))
             return policy
         self._config, self._watching = config, watching
+        if self._api is not None:
+            self._api.reload(config)
         now = ", ".join(change.key for change in changes if not change.needs_restart) or "nothing"
         later = ", ".join(change.key for change in changes if change.needs_restart)
         waits = f"; needs a restart of the sidecar: {later}" if later else ""

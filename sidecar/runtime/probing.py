@@ -8,7 +8,7 @@ from sidecar.clock import Clock
 from sidecar.core import state as s
 from sidecar.core.model import Role
 from sidecar.core.units import Instant
-from sidecar.events import LOG
+from sidecar.events import LOG, ProbeFailed, emit
 from sidecar.probes import OK, Finding, Probe
 
 
@@ -122,6 +122,11 @@ class Prober:
         assert watching.alive is not None
         finding = self._ask(watching.alive, watching.timeout_ms)
         failures = 0 if finding.ok else failures + 1
+        if failures:
+            found = ProbeFailed(
+                run=subject.run, reason=finding.reason, failures=failures, of=watching.failures
+            )
+            emit(found)
         if failures >= watching.failures:
             reason = f"{failures} probes failed in a row: {finding.reason}"
             self._post(s.ServerSick(subject.run, reason))

@@ -109,6 +109,10 @@ class ServerLane:
         """Return pid and start of the running server."""
         return next(iter(self._pids.values()), None)
 
+    def runs(self, run: s.Run) -> bool:
+        """Tell, at any time and on any thread, whether *run* was started and is not known to be over."""
+        return run in self._pids and not self._lost
+
     def start(self, order: s.StartServer) -> None:
         """Prepare and start a server. A late start is refused by the guard."""
         self._deadlines = {order.run: order.deadline}

@@ -7,7 +7,7 @@ with the guard, ends the process, and the server is left to the guard and the ne
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 
 import psutil
@@ -26,6 +26,7 @@ from sidecar.runtime.lanes import Health, Lane
 from sidecar.runtime.locking import LockLane, hold_to_note
 from sidecar.runtime.marks import MarkFile
 from sidecar.runtime.serving import ServerLane
+from sidecar.runtime.turn import Turn
 
 STATS_EVERY_MS = 15_000
 """Finding a process tree means a walk over all of /proc, some ms of CPU: 0.1 % of a core every 5 s."""
@@ -58,6 +59,8 @@ class Shell:
         marks: MarkFile,
         inbox: "SimpleQueue[s.Observation | Reload | Broken]",
         publish_soon: Callable[[], None],
+        turned: Callable[[Turn], None],
+        api: str | None,
         reload: Callable[[s.Policy], s.Policy],
     ) -> None:
         self.node = node
@@ -70,6 +73,8 @@ class Shell:
         self._marks = marks
         self._inbox = inbox
         self._publish_soon = publish_soon
+        self._turned = turned
+        self._api = api
         self._reload = reload
         self._closing = threading.Event()
         self._desk = Lane("desk")
@@ -94,6 +99,7 @@ class Shell:
             self.node, actions = decide(self.node, seen, now, self.policy)
             for action in actions:
                 self._carry_out(action)
+            self._turned(Turn(self.node, self.policy, now))  # after the orders: see `Turn`
             self._tell(before, seen, now)
             if isinstance(seen, s.Seen):
                 self._tell_unreadable(set(seen.view.unreadable))
@@ -109,7 +115,7 @@ class Shell:
 
     def record(self) -> NodeRecord:
         """Return what this node says of itself now; called from the publisher's thread."""
-        return describe(
+        record = describe(
             self.node,
             self._clock.now(),
             self.policy,
@@ -118,6 +124,7 @@ class Shell:
             unix_ms=wall_ms(),
             server=self._server_stats(),
         )
+        return replace(record, api=self._api)
 
     def _next(self, until: Instant) -> s.Observation | Reload | Broken:
         try:

@@ -79,7 +79,7 @@ server:
     alive: {{tcp: [6460], every: 2s, timeout: 1s, failures: 3}}
   restarts: {{attempts: 3, within: 10m, backoff: 1s, backoff_max: 30s}}
 hooks:
-api:
+api: {{listen: "127.0.0.1:8009", token_file: {tmp_path}/password, plain_http_commands: false}}
 log: {{format: text, level: info}}
 paths: {{state: /var/lib/aggregate-sidecar, run: /run/aggregate-sidecar}}
 guard: {{enforcement: auto}}
@@ -90,6 +90,7 @@ guard: {{enforcement: auto}}
     assert found.server.probes.ready.tcp == (6460,)
     assert found.server.stop_command == ("/bin/stop", "7")
     assert found.etcd.password == Secret("x")
+    assert (found.api.listen, found.api.token) == ("127.0.0.1:8009", Secret("x"))
 
 
 def test_defaults() -> None:
@@ -181,6 +182,7 @@ OVERRIDE: dict[str, tuple[str, object]] = {
     "SignalName": ("sigint", "INT"),
     "SecretText": ("s3cret", Secret("s3cret")),
     "Url": ("https://[::1]:81", "https://[::1]:81"),
+    "Listen": ("[::]:81", "[::]:81"),
     "Urls": ("http://a:1, http://b:2", ("http://a:1", "http://b:2")),
     "Ports": ("1,2", (1, 2)),
     "Argv": ("a,b", ("a", "b")),

@@ -181,8 +181,20 @@ FILE = {
     "give consul.token_file or SIDECAR_CONSUL__TOKEN instead",
     "cluster: c\nbackend: mine\nmine: {password: hunter2}\n": "bad.yml:3: mine.password: a secret cannot stand in the "
     "configuration; give mine.password_file or SIDECAR_MINE__PASSWORD instead",
+    # the API
+    LOCAL + "api: {listen: 8009}\n": "bad.yml:4: api.listen: expected HOST:PORT such as 127.0.0.1:8009, "
+    "got the number 8009",
+    LOCAL
+    + "api: {listen: ':8009'}\n": "bad.yml:4: api.listen: expected HOST:PORT such as 127.0.0.1:8009, got ':8009'; "
+    "every address is 0.0.0.0:8009 or [::]:8009",
+    LOCAL + "api: {listen: 'h:8009', tls_cert_file: /etc/hostname}\n": "bad.yml:4: api.tls_cert_file: "
+    "needs api.tls_key_file as well",
+    LOCAL
+    + "api: {listen: 'h:8009', tls_cert_file: /no, tls_key_file: /no}\n": "bad.yml:4: api.tls_cert_file: "
+    "/no: no such file",
+    LOCAL + "api: {listen: 'h:8009', token: hunter2}\n": "bad.yml:4: api.token: a secret cannot stand in the "
+    "configuration; give api.token_file or SIDECAR_API__TOKEN instead",
     # not in this version
-    LOCAL + "api: {listen: '127.0.0.1:8009'}\n": "bad.yml:4: api: not available in version 0.1.0",
     LOCAL + "hooks: {on_active: [x]}\n": "bad.yml:4: hooks: not available in version 0.1.0",
 }
 
@@ -198,7 +210,6 @@ ENVIRONMENT = {
         "10s",
     ): "SIDECAR_LOCK: lock is a group of keys; set one of them, such as SIDECAR_LOCK__TTL",
     ("SIDECAR_QQQ__X", "1"): "SIDECAR_QQQ__X: unknown variable; docs/configuration.md lists all keys",
-    ("SIDECAR_API__TOKEN", "t"): "SIDECAR_API__TOKEN: api: not available in version 0.1.0",
     ("SIDECAR_HOOKS__ON_ACTIVE", "t"): "SIDECAR_HOOKS__ON_ACTIVE: hooks: not available in version 0.1.0",
     (
         "SIDECAR_NODE",

@@ -20,6 +20,7 @@ from sidecar.runtime.locking import LockLane, hold_from_note
 from sidecar.runtime.marks import MarkFile
 from sidecar.runtime.serving import ServerLane
 from sidecar.runtime.shell import Broken, Reload, Shell
+from sidecar.runtime.turn import Turn
 from tests.core.made import EPOCH, LEASE, POLICY, at, request, serving
 from tests.runtime.stubs import WITHIN_S, Inbox, Store, clock, hold
 
@@ -56,6 +57,7 @@ class Stage:
         self.locks.adopt(hold(EPOCH))
         self.marks = MarkFile(folder, "plant-7")
         self.reloads = 0
+        self.turns: list[Turn] = []
         self.shell = Shell(
             s.Node(serving(), s.Memory(call="renew", mark=EPOCH, runs=3)),
             QUICK,
@@ -67,6 +69,8 @@ class Stage:
             marks=self.marks,
             inbox=self.inbox.queue,
             publish_soon=lambda: None,
+            turned=self.turns.append,
+            api="http://10.0.0.1:8009",
             reload=self.reload,
         )
 

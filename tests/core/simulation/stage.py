@@ -123,7 +123,7 @@ PUT = (
     (locking, {"LOG": _LOG}),
     (clock, {"random": _Random}),
     (watching, {"threading": _THREADING, "LOG": _LOG, "random": _Random}),
-    (probing, {"threading": _THREADING, "LOG": _LOG}),
+    (probing, {"threading": _THREADING, "LOG": _LOG, "emit": _emit}),
     (serving, {"GuardClient": GuardClient, "emit": _emit, "LOG": _LOG}),
     (
         shell,

@@ -1,0 +1,286 @@
+"""The paths: from a request to an answer. What may be said is in `answers`, `memory` and `commands`."""
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from ipaddress import ip_address
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+from aiohttp import web
+
+from sidecar.api import answers, commands
+from sidecar.api.access import WRONG, Access
+from sidecar.api.door import Door
+from sidecar.api.feed import Feed, Reader
+from sidecar.api.memory import Memory
+from sidecar.api.openapi import document
+from sidecar.api.threads import in_thread
+from sidecar.clock import Clock
+from sidecar.config import Config
+from sidecar.core.units import NO_EPOCH, Instant
+from sidecar.events import LOG, Notice, Raised, emit
+from sidecar.operate.status import history_entry
+
+BODY_MAX_BYTES = 16_384  # a command's body has 100
+BODY_WITHIN_S = 5.0
+COMMANDS_MAX = 4  # at once; the cluster carries out one at a time anyway
+HISTORY_MAX, HISTORY_USUAL = 1_000, 20
+HEARTBEAT_S = 10.0
+WRITE_WITHIN_S = 10.0
+TELL_AGAIN_MS = 60_000  # between two lines in the log about wrong tokens or a broken path
+
+JSON = "application/json"
+PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
+HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Server": "aggregate-sidecar"}
+PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+    "img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+}
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Parts(NamedTuple):
+    """What the paths are made of."""
+
+    memory: Memory
+    feed: Feed
+    access: Access
+    clock: Clock
+    runs: answers.Runs
+    config: Callable[[], Config]
+    metrics: Callable[[], bytes] | None
+    halted: Callable[[], bool]
+
+
+class Routes:
+    """Answers requests. One for each life of the API's loop."""
+
+    def __init__(self, parts: Parts, keep_open: Callable[[], Door]) -> None:
+        self._parts, self._door = parts, keep_open
+        self._page = Path(__file__).with_name("page.html").read_bytes()
+        self._openapi = msgspec.json.encode(document())
+        self._slots = threading.BoundedSemaphore(COMMANDS_MAX)
+        self._told_at: dict[type, Instant] = {}
+
+    def application(self) -> web.Application:
+        """Return the paths and what is done around each of them."""
+        made = web.Application(middlewares=[self._around], client_max_size=BODY_MAX_BYTES)
+        health: dict[str, Handler] = {
+            "/active": self._active,
+            "/standby": self._standby,
+            "/live": self._live,
+            "/ready": self._ready,
+        }
+        for path, handler in health.items():
+            made.router.add_get(path, handler)
+            made.router.add_options(path, handler)  # what HAProxy asks by default
+        others: dict[str, Handler] = {
+            "/": self._index,
+            "/status": self._status,
+            "/history": self._history,
+            "/metrics": self._metrics,
+            "/events": self._events,
+            "/openapi.json": self._document,
+        }
+        for path, handler in others.items():
+            made.router.add_get(path, handler, allow_head=path != "/events")
+        for command in commands.COMMANDS:
+            made.router.add_post(f"/{command}", self._command)
+        return made
+
+    @web.middleware
+    async def _around(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Keep the connection open meanwhile, and answer in JSON whatever happens."""
+        with self._door().busy(request.protocol):
+            try:
+                return await handler(request)
+            except web.HTTPException as error:
+                allow = error.headers.get("Allow")
+                more = {"Allow": allow} if allow else {}
+                return _json(error.status, {"message": _reason(error.status)}, more)
+            except (ConnectionError, asyncio.CancelledError):
+                raise
+            except Exception as error:  # the outermost frame of a request
+                LOG.debug("api: %s", request.path, exc_info=True)
+                self._tell(
+                    Raised(text=f"api: {request.path}: internal error: {type(error).__name__}: {error}")
+                )
+                return _json(500, {"message": "internal error; the log knows more"})
+
+    # For load balancers.
+
+    async def _active(self, request: web.Request) -> web.Response:
+        parts, now = self._parts, self._parts.clock.now()
+        return self._health(answers.why_not_active(parts.memory.turn, parts.runs, now), now)
+
+    async def _standby(self, request: web.Request) -> web.Response:
+        now = self._parts.clock.now()
+        return self._health(answers.why_not_standby(self._parts.memory.turn, now), now)
+
+    async def _live(self, request: web.Request) -> web.Response:
+        now = self._parts.clock.now()
+        return self._health(answers.why_not_live(self._parts.memory.turn, now), now)
+
+    async def _ready(self, request: web.Request) -> web.Response:
+        memory, now = self._parts.memory, self._parts.clock.now()
+        return self._health(
+            answers.why_not_ready(memory.turn, self._parts.runs, memory.view_age_ms, now), now
+        )
+
+    def _health(self, reason: str | None, now: Instant) -> web.Response:
+        turn = self._parts.memory.turn
+        found: dict[str, object] = {"ok": reason is None, "reason": reason}
+        if turn is not None:
+            record = answers.own_record(turn, now)
+            left_ms = record.lease_left_ms
+            found |= {
+                "node": record.node,
+                "role": record.role,
+                "state": record.state,
+                "epoch": record.epoch if record.epoch != NO_EPOCH else None,
+                "lease_remaining_s": None if left_ms is None else left_ms / 1000,
+            }
+        return _json(200 if reason is None else 503, found)
+
+    # For people and programs.
+
+    async def _index(self, request: web.Request) -> web.Response:
+        return web.Response(
+            body=self._page, content_type="text/html", charset="utf-8", headers=HEADERS | PAGE_HEADERS
+        )
+
+    async def _document(self, request: web.Request) -> web.Response:
+        return web.Response(body=self._openapi, content_type=JSON, headers=HEADERS)
+
+    async def _status(self, request: web.Request) -> web.Response:
+        age_ms = self._parts.memory.view_age_ms
+        return _json(200, self._parts.memory.status(), {} if age_ms is None else _age(age_ms))
+
+    async def _history(self, request: web.Request) -> web.Response:
+        text = request.query.get("n", str(HISTORY_USUAL))
+        if not (text.isascii() and text.isdecimal() and len(text) < 5 and 1 <= int(text) <= HISTORY_MAX):
+            return _json(400, {"message": f"n must be 1 to {HISTORY_MAX}"})
+        memory = self._parts.memory
+        if memory.history is None:
+            return _json(503, {"message": "the history has not been read yet; the store may not answer"})
+        entries = [history_entry(entry) for entry in memory.history[: int(text)]]
+        return _json(200, entries, _age(memory.history_age_ms))
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        if self._parts.metrics is None:
+            return _json(404, {"message": "this sidecar keeps no metrics"})
+        return web.Response(body=self._parts.metrics(), headers=HEADERS | {"Content-Type": PROMETHEUS})
+
+    async def _events(self, request: web.Request) -> web.StreamResponse:
+        feed, transport = self._parts.feed, request.transport
+        if feed.is_full or transport is None:
+            return _json(503, {"message": "too many readers of /events; try later"}, {"Retry-After": "10"})
+        status = msgspec.json.encode(self._parts.memory.status())
+        response = web.StreamResponse(headers=HEADERS | {"Content-Type": "text/event-stream"})
+        with feed.reading(status, request.headers.get("Last-Event-ID"), transport.abort) as reader:
+            await response.prepare(request)
+            try:
+                while True:
+                    async with asyncio.timeout(WRITE_WITHIN_S + HEARTBEAT_S):
+                        await response.write(await _next_frame(reader))
+            except (ConnectionError, TimeoutError):
+                transport.abort()
+        return response
+
+    # Commands.
+
+    async def _command(self, request: web.Request) -> web.Response:
+        command = request.path.strip("/")
+        if (refusal := self._refusal(request, command)) is not None:
+            return refusal
+        if not self._slots.acquire(blocking=False):
+            found = commands.bad_request(command, f"{COMMANDS_MAX} commands are under way; try later")
+            return _json(429, found, {"Retry-After": "5"})
+        try:
+            body = await _body(request)
+        except TimeoutError:
+            self._slots.release()
+            return _json(408, commands.bad_request(command, "the body did not come in time"), _CLOSE)
+        except BaseException:
+            self._slots.release()
+            raise
+        turn = self._parts.memory.turn
+        context = commands.Context(
+            config=self._parts.config(),
+            mark=NO_EPOCH if turn is None else turn.node.memory.mark,
+            by=f"{_peer(request)} by HTTP",
+            halted=self._parts.halted,
+        )
+
+        def job() -> tuple[int, commands.Document]:
+            try:
+                return commands.run(command, body, context)
+            finally:
+                self._slots.release()  # here: a client that goes away does not end the command
+
+        return _json(*await in_thread(job))
+
+    def _refusal(self, request: web.Request, command: str) -> web.Response | None:
+        transport = request.transport
+        address = None if transport is None else transport.get_extra_info("sockname")
+        own = str(address[0]) if isinstance(address, tuple) else None
+        denial = self._parts.access.denial(request.headers.get("Authorization"), own)
+        if denial is None:
+            kind = request.headers.get("Content-Type", JSON).partition(";")[0].strip().lower()
+            if kind in (JSON, "application/octet-stream", ""):  # the second: none was given
+                return None
+            return _json(415, commands.bad_request(command, f"the body must be {JSON}"))
+        if denial is WRONG:
+            self._tell(Notice(text=f"api: a command with a wrong token from {_peer(request)}"))
+        found = commands.bad_request(command, denial.message) | {"outcome": "refused", "exit_code": 4}
+        return _json(denial.status, found, {"WWW-Authenticate": denial.challenge} if denial.challenge else {})
+
+    def _tell(self, event: Notice | Raised) -> None:
+        """Log *event*, unless one of its kind was told just now: whoever asks must not fill the log."""
+        now, last = self._parts.clock.now(), self._told_at.get(type(event))
+        if last is None or now - last >= TELL_AGAIN_MS:
+            self._told_at[type(event)] = now
+            emit(event)
+
+
+_CLOSE = {"Connection": "close"}
+
+
+async def _body(request: web.Request) -> bytes:
+    if (request.content_length or 0) > BODY_MAX_BYTES:
+        raise web.HTTPRequestEntityTooLarge(BODY_MAX_BYTES, request.content_length or 0)
+    async with asyncio.timeout(BODY_WITHIN_S):
+        return await request.read()
+
+
+async def _next_frame(reader: Reader) -> bytes:
+    try:
+        async with asyncio.timeout(HEARTBEAT_S):
+            return await reader.waiting.get()
+    except TimeoutError:
+        return b":\n\n"  # a comment: proxies and clients see that the line is alive
+
+
+def _json(status: int, value: object, headers: dict[str, str] | None = None) -> web.Response:
+    body = msgspec.json.encode(value) + b"\n"
+    return web.Response(status=status, body=body, content_type=JSON, headers=HEADERS | (headers or {}))
+
+
+def _age(ms: int) -> dict[str, str]:
+    return {"Age": str(ms // 1000)}
+
+
+def _reason(status: int) -> str:
+    return HTTPStatus(status).phrase.lower()
+
+
+def _peer(request: web.Request) -> str:
+    try:
+        return str(ip_address((request.remote or "").partition("%")[0]))
+    except ValueError:
+        return "unknown"

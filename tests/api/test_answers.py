@@ -1,0 +1,110 @@
+"""Goal: `/active` is never yes when the guard may have killed, and every no says why.
+
+Method: the pure answers, phase by phase and instant by instant.
+Not covered: HTTP (test_served.py), whether the turns are true (tests/system/test_api.py).
+"""
+
+from dataclasses import replace
+
+import pytest
+
+from sidecar.api import answers
+from sidecar.core import state as s
+from sidecar.core.units import Instant
+from sidecar.runtime.turn import Turn
+from tests.core.made import BUSY, EPOCH, LEASE, MONITORING, NOW, POLICY, at, serving, view
+
+KILL_AT = LEASE.kill_at(POLICY)
+IDLE_MEMORY = s.Memory(view=view(), mark=EPOCH)
+
+HOLDING = (
+    s.Promoting(LEASE, 3, at(3_000)),
+    s.Starting(LEASE, 3, at(60_000)),
+    s.Waiting(LEASE, at(1_000)),
+    s.Stopping(LEASE, 3, at(3_000), s.GiveUp("x")),
+)
+NOT_STANDBY = (*HOLDING, serving(), s.Ending(3, at(3_000), EPOCH), s.Finished(0))
+
+
+def turn(phase: s.Phase, memory: s.Memory = BUSY, policy: s.Policy = POLICY) -> Turn:
+    return Turn(s.Node(phase, memory), policy, NOW)
+
+
+def alive(_run: s.Run) -> bool:
+    return True
+
+
+def dead(_run: s.Run) -> bool:
+    return False
+
+
+def test_active_until_the_instant_at_which_the_guard_kills() -> None:
+    """However long the loop has not turned: the lease alone counts."""
+    told = turn(serving())
+
+    assert answers.why_not_active(told, alive, NOW) is None
+    assert answers.why_not_active(told, alive, Instant(KILL_AT - 1)) is None
+    assert "lease" in str(answers.why_not_active(told, alive, KILL_AT))
+
+
+def test_a_server_known_to_be_dead_is_not_active() -> None:
+    assert answers.why_not_active(turn(serving()), dead, NOW) == "the server is dead"
+
+
+@pytest.mark.parametrize("phase", [s.Idle(), s.Standing(3), *HOLDING, *NOT_STANDBY[-2:]], ids=repr)
+def test_only_a_node_that_serves_is_active(phase: s.Phase) -> None:
+    assert answers.why_not_active(turn(phase), alive, NOW)
+
+
+@pytest.mark.parametrize("phase", NOT_STANDBY, ids=repr)
+def test_a_node_with_the_lock_or_an_active_server_is_not_standby(phase: s.Phase) -> None:
+    assert answers.why_not_standby(turn(phase), NOW)
+
+
+@pytest.mark.parametrize("phase", [s.Idle(), s.Standing(3), s.Standing(3, ready=True)], ids=repr)
+def test_a_node_without_the_lock_is_standby_while_its_loop_turns(phase: s.Phase) -> None:
+    assert answers.why_not_standby(turn(phase, IDLE_MEMORY), NOW) is None
+    assert answers.why_not_standby(turn(phase, IDLE_MEMORY), at(answers.LIVE_WITHIN_MS))
+    assert answers.why_not_standby(turn(phase, replace(IDLE_MEMORY, quit=s.Quit())), NOW)
+
+
+def test_live_while_the_loop_turns() -> None:
+    told = turn(s.Idle())
+
+    assert answers.why_not_live(told, at(answers.LIVE_WITHIN_MS - 1)) is None
+    assert "5.0 s" in str(answers.why_not_live(told, at(answers.LIVE_WITHIN_MS)))
+
+
+def test_nothing_is_yes_before_the_first_turn() -> None:
+    assert answers.why_not_active(None, alive, NOW)
+    assert answers.why_not_standby(None, NOW)
+    assert answers.why_not_live(None, NOW)
+    assert answers.why_not_ready(None, alive, 0, NOW)
+
+
+READY = turn(s.Standing(3, ready=True), IDLE_MEMORY, MONITORING)
+
+
+def test_ready_is_who_serves_or_could_take_over() -> None:
+    assert answers.why_not_ready(turn(serving()), alive, None, NOW) is None
+    assert answers.why_not_ready(READY, alive, 0, NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("told", "says"),
+    [
+        (turn(s.Starting(LEASE, 3, at(60_000))), "Starting"),
+        (READY._replace(policy=replace(MONITORING, eligible=False)), "not eligible"),
+        (turn(s.Standing(3), IDLE_MEMORY, MONITORING), "Starting the standby"),
+        (turn(s.Idle(), replace(IDLE_MEMORY, view=view(paused=True))), "Paused"),
+        (turn(s.Idle(), replace(IDLE_MEMORY, cool_until=at(1_000), trouble="x")), "Cooling down"),
+    ],
+    ids=["starting", "not eligible", "standby starts", "paused", "cooling down"],
+)
+def test_who_could_not_is_not_ready(told: Turn, says: str) -> None:
+    assert says in str(answers.why_not_ready(told, alive, 0, NOW))
+
+
+@pytest.mark.parametrize("age_ms", [None, POLICY.ttl_ms + 1])
+def test_a_standby_that_does_not_see_the_store_is_not_ready(age_ms: int | None) -> None:
+    assert "the store" in str(answers.why_not_ready(READY, alive, age_ms, NOW))
