@@ -68,7 +68,7 @@ class Pen:
 
 
 class File:
-    """The shared database as a file on one host. A server is given this, or another with the same two methods."""
+    """The shared database as a file on one host. A server may be given another with the same methods."""
 
     def __init__(self, path: str) -> None:
         self._path = path

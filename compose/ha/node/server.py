@@ -4,8 +4,8 @@ Every tick is one transaction: a line into `witness`, whoever writes it, and the
 which takes nothing from an epoch below the last one it has seen. A server that is refused ends: the cover
 for a machine that was frozen as a whole and resumed (docs/guarantees.md).
 
-AT_NS of a line is the host's CLOCK_BOOTTIME, read before it is sent: comparable between containers, as they
-share a kernel. The order of the lines is not that of the writes here, as a write may wait in PostgreSQL.
+AT_NS is the host's CLOCK_BOOTTIME, read before the line is sent: comparable between containers, as they share
+a kernel. It gives the lines their order, as a write may wait in PostgreSQL.
 """
 
 import os
@@ -17,13 +17,13 @@ import psycopg2
 sys.path.append("/opt/sidecar/lib/python3.11/site-packages")
 from sidecar.standin import record, server
 
-PATIENCE_S = 30.0  # an active server waits so long for a database that is away; a restart takes 1 to 3 s
-PAUSE_S = 0.1
+PATIENCE_S, PAUSE_S = 30.0, 0.1  # of an active server whose database is away; a restart takes 1 to 3 s
 OPTIONS = "connect_timeout=2 tcp_user_timeout=3000 keepalives_idle=2"
 TICK = """
     with line as (insert into witness values (%(at_ns)s, %(kind)s, %(epoch)s, %(run)s, %(pid)s, %(node)s)
                   on conflict do nothing)
-    update plant set epoch = %(epoch)s, node = %(node)s, beat = beat + 1 where epoch <= %(epoch)s returning beat
+    update plant set epoch = %(epoch)s, node = %(node)s, beat = beat + 1
+     where epoch <= %(epoch)s returning beat
 """
 
 
@@ -56,10 +56,10 @@ class Database(record.File):
                     return cursor.fetchone()
             except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
                 self._connection = None
-                if time.monotonic() >= until:
-                    if patience_s:
-                        raise OSError(f"the database is away: {error}") from error
+                if not patience_s:
                     return None
+                if time.monotonic() >= until:
+                    raise OSError("the database is away") from error
                 time.sleep(PAUSE_S)
 
 
