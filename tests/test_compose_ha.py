@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-
 from ha.client import Answer, backwards, longest_ms
 from ha.plant import HA, NODES, STORES, files
+
 from sidecar.config import load
 from tests.harness.containers import compose_command
 from tests.harness.process import unavailable
@@ -21,7 +21,7 @@ from tests.harness.tools import TOOLS, need
 
 
 def output(*command: str | Path, **more: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=20, env={**os.environ, **more})
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, env={**os.environ, **more})
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from ha.client import backwards, longest_ms
 from ha.faults import FAULTS, Fault
@@ -56,16 +57,20 @@ def inflict(plant: Plant, fault: Fault) -> Result:
     return result
 
 
-def trial(backend: str, cpu_shares: int, faults: Sequence[Fault]) -> int:
+def trial(backend: str, cpu_shares: int, logs: Path | None, faults: Sequence[Fault]) -> int:
     """Run it; return the exit status."""
     with Plant.run(backend, cpu_shares, say) as plant:
         results = [inflict(plant, fault) for fault in faults]
+        if logs is not None:
+            plant.keep_logs(logs)
         records, answers, scraped = plant.records(), plant.client.answers, plant.scraped()
+        history = plant.compose.exec(plant.client.answers[-1].node, "sidecar", "history")
     found = witness.verdict(records) + backwards(answers)
     head = ["KILLED", "ACTIVE (EPOCH)", ">INTERRUPTION", ">AT MOST", "WHICH IS"]
     print(f"compose/ha on {backend}: the longest time without an answer for a client behind HAProxy\n")
     print(table(head, [result.row() for result in results], width=130))
     runs = len(witness.active_intervals(records))
+    print(f"\n{history.rstrip()}")
     judged = "\n".join(["WRONG:", *found]) if found else "never two active at once, epochs only grew"
     print(f"\nWitness (PostgreSQL): {len(records)} lines of {runs} active servers; {judged}")
     print(f"Client: {len(answers)} answers")
@@ -82,9 +87,10 @@ def main() -> int:
     parser.add_argument("--backend", choices=STORES, default="etcd")
     parser.add_argument("--only", action="append", choices=[fault.name for fault in FAULTS], metavar="NAME")
     parser.add_argument("--cpu-shares", type=int, default=1024, help="of each container")
+    parser.add_argument("--logs", type=Path, metavar="DIR", help="keep what the containers have said")
     options = parser.parse_args()
     faults = [fault for fault in FAULTS if fault.name in (options.only or [fault.name])]
-    return trial(options.backend, options.cpu_shares, faults)
+    return trial(options.backend, options.cpu_shares, options.logs, faults)
 
 
 if __name__ == "__main__":

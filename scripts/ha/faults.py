@@ -17,7 +17,7 @@ PROXY_S = 1.0
 HAProxy holds a connection that found nobody, 50 ms to the client's next try; the rest for a busy machine."""
 NOTHING_S = 1.0
 """What should change nothing: one request may be lost (the client gives it up after 1 s)."""
-BACKOFF_S = 1.0  # server.restarts.backoff
+BACKOFF_S = 2.0  # server.restarts.backoff, doubled: two faults of this kind may meet the same node
 BUSY_S = 1.0  # a start in place is in no history, and may be longer than those that are
 OTHER_WITHIN_S = 90.0
 OBSERVED_S = 6.0  # twice what HAProxy needs to take a server for down

@@ -116,6 +116,12 @@ class Plant:
         rows = self.compose.exec("client", "psql", "-AtF ", "-c", WITNESS).splitlines()
         return [_record(line, row.split(" ")) for line, row in enumerate(rows)]
 
+    def keep_logs(self, folder: Path) -> None:
+        """Write what each container has said to *folder*."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for service in (*NODES, *self.stores, "haproxy", "postgres", "prometheus"):
+            (folder / f"{service}.log").write_text(self.compose.logs(service, 5_000))
+
     def scraped(self) -> str | None:
         """Return how many sidecars Prometheus reaches; None where they keep no metrics."""
         if "404" in self._get("http://node-a:8009/metrics"):
