@@ -43,11 +43,10 @@ def inflict(plant: Plant, fault: Fault) -> Result:
     node, epoch = plant.settle()
     since_ms = now_ms()
     say(f"… {fault.name}: {node} is active in epoch {epoch}")
-    fault.act(plant, node, epoch)
-    took_s = (now_ms() - since_ms) / 1000
+    away_s = fault.act(plant, node, epoch) or 0.0
     new, new_epoch = plant.settle()
     interruption_s = longest_ms(plant.client.answers, since_ms, now_ms()) / 1000
-    bound = fault.bound(plant, took_s)
+    bound = fault.bound(plant, away_s)
     moved = new_epoch != epoch
     wrong = "" if fault.moves in (None, moved) else f"epoch {epoch} → {new_epoch}"
     result = Result(

@@ -31,46 +31,50 @@ class Bound(NamedTuple):
 
 
 class Fault(NamedTuple):
-    """*act* does it, waits for what it must lead to, undoes it. *moves*: must the epoch change? None: may."""
+    """*act* does it, waits for what it must lead to, undoes it; returns for how many s the part was away,
+    where the bound rests on that. *moves*: must the epoch change? None: it may.
+    """
 
     name: str
-    act: Callable[[Plant, str, int], object]
-    bound: Callable[[Plant, float], Bound]  # the second: how long act took, in s
+    act: Callable[[Plant, str, int], float | None]
+    bound: Callable[[Plant, float], Bound]
     moves: bool | None
 
 
 # -- bounds -------------------------------------------------------------------------------------
 
 
-def _nothing(plant: Plant, _took_s: float) -> Bound:
+def _nothing(plant: Plant, _away_s: float) -> Bound:
     return Bound(NOTHING_S, "none: one request lost at most")
 
 
-def _in_place(plant: Plant, _took_s: float) -> Bound:
+def _in_place(plant: Plant, _away_s: float) -> Bound:
     start_s = plant.longest_start_s()
     says = f"backoff {BACKOFF_S:.0f} + start {start_s:.1f} + proxy {PROXY_S:.0f} + busy {BUSY_S:.0f}"
     return Bound(BACKOFF_S + start_s + PROXY_S + BUSY_S, says)
 
 
-def _crash(plant: Plant, _took_s: float) -> Bound:
+def _crash(plant: Plant, _away_s: float) -> Bound:
     crash_s, start_s = plant.figures()["node_crash"], plant.longest_start_s()
     return Bound(
         crash_s + start_s + PROXY_S, f"crash {crash_s:.1f} + start {start_s:.1f} + proxy {PROXY_S:.0f}"
     )
 
 
-def _outage(plant: Plant, took_s: float) -> Bound:
-    found = _crash(plant, took_s)
-    return Bound(took_s + found.s, f"outage {took_s:.1f} + {found.says}")
+def _outage(plant: Plant, away_s: float) -> Bound:
+    if away_s <= plant.figures()["outage_ridden"]:
+        return _nothing(plant, away_s)
+    found = _crash(plant, away_s)
+    return Bound(away_s + found.s, f"outage {away_s:.1f} + {found.says}")
 
 
-def _switchover(plant: Plant, _took_s: float) -> Bound:
+def _switchover(plant: Plant, _away_s: float) -> Bound:
     start_s = plant.sidecar("history")[0]["start_s"]
     return Bound(start_s + 3.0, f"start {start_s:.1f} + 3")
 
 
-def _restart(plant: Plant, took_s: float) -> Bound:
-    return Bound(took_s + PROXY_S, f"its restart {took_s:.1f} + {PROXY_S:.0f}")
+def _restart(plant: Plant, away_s: float) -> Bound:
+    return Bound(away_s + PROXY_S, f"its restart {away_s:.1f} + {PROXY_S:.0f}")
 
 
 # -- acts ---------------------------------------------------------------------------------------
@@ -139,14 +143,16 @@ def _kill_leader(plant: Plant, _active: str, _epoch: int) -> None:
     _observe()
 
 
-def _kill_two(plant: Plant, _active: str, _epoch: int) -> None:
+def _kill_two(plant: Plant, _active: str, _epoch: int) -> float:
     leader = plant.leader()
     two = (leader, next(one for one in plant.stores if one != leader))
+    since_ms = now_ms()
     for member in two:
         plant.compose.kill(member)
     for member in two:
         plant.compose.start(member)
     plant.leader()
+    return (now_ms() - since_ms) / 1000
 
 
 def _reload(plant: Plant, _active: str, _epoch: int) -> None:
@@ -154,8 +160,10 @@ def _reload(plant: Plant, _active: str, _epoch: int) -> None:
     _observe()
 
 
-def _restart_database(plant: Plant, _active: str, _epoch: int) -> None:
+def _restart_database(plant: Plant, _active: str, _epoch: int) -> float:
+    since_ms = now_ms()
     plant.compose.restart("postgres", grace_s=10)
+    return (now_ms() - since_ms) / 1000
 
 
 def _hand_over(plant: Plant, active: str, _epoch: int) -> None:
