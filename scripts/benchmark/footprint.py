@@ -62,6 +62,11 @@ def _memory(subject: Subject, node: Node) -> list[Row]:
     return rows
 
 
+def pss_mb(node: Node) -> float:
+    """Return the memory of sidecar, guard and keeper."""
+    return sum(_rollup(process.pid)["PSS"] for process in [node.main(), *node.guards()])
+
+
 def _size(subject: Subject, measure: str, value: float) -> Row:
     return Row(f"{measure}, {subject.store}", subject.name, "MB", samples=[value])
 

@@ -2,7 +2,7 @@
 
 A flood of connections that ask nothing closes its own: whoever has been quiet longest makes room for the
 newest, which may be a load balancer's check. Commands and readers of ``/events`` are few, bounded where they
-are made, and stay. What one connection may do is bounded by the library: see `LIMITS`.
+are made, and stay. What one connection may do is bounded by the library: see `Limits.of_library`.
 """
 
 import asyncio
@@ -10,38 +10,28 @@ import socket
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
 
 from aiohttp import web
 
+from sidecar.api.limits import Limits
 from sidecar.events import LOG
 
-OPEN_MAX = 200
-"""Connections at once, 15 KB each. A sidecar has 1024 descriptors by default and needs some 60 of them."""
-HANDSHAKES_MAX = 50
-HANDSHAKE_WITHIN_S = 5.0
 UNACKNOWLEDGED_MS = 15_000
 """After so long without an acknowledgement the kernel ends a connection whose peer takes nothing."""
 EXHAUSTED_PAUSE_S = 0.2
-
-LIMITS: dict[str, Any] = {
-    "keepalive_timeout": 15.0,  # s from opening, or the last answer, to the last byte of a request's head
-    "max_line_size": 4_096,
-    "max_field_size": 8_190,
-    "max_headers": 64,
-    "lingering_time": 1.0,  # s in which the rest of a body that nobody wants is dropped, before it is cut off
-    "auto_decompress": False,  # a few KB can stand for a GB
-    "tcp_keepalive": True,
-}
 
 
 class Door:
     """Accepts on *listener* and hands connections to *server*."""
 
     def __init__(
-        self, listener: socket.socket, server: web.Server, context: Callable[[], ssl.SSLContext | None]
+        self,
+        listener: socket.socket,
+        server: web.Server,
+        context: Callable[[], ssl.SSLContext | None],
+        limits: Limits,
     ) -> None:
-        self._listener, self._server, self._context = listener, server, context
+        self._listener, self._server, self._context, self._limits = listener, server, context, limits
         self._entering: dict[asyncio.Task[None], None] = {}  # oldest first
         self._quiet: dict[web.RequestHandler, None] = {}  # longest quiet first
         self._busy: set[web.RequestHandler] = set()
@@ -82,19 +72,19 @@ class Door:
                 self._quiet[connection] = None
 
     def _make_room(self) -> None:
-        while len(self._entering) >= HANDSHAKES_MAX:
+        while len(self._entering) >= self._limits.handshakes_max:
             oldest = next(iter(self._entering))
             self._entering.pop(oldest)
             oldest.cancel()
         self._quiet = {c: None for c in self._quiet if c.transport is not None}
-        excess = len(self._quiet) + len(self._busy) + len(self._entering) + 1 - OPEN_MAX
+        excess = len(self._quiet) + len(self._busy) + len(self._entering) + 1 - self._limits.open_max
         for connection in tuple(self._quiet)[: max(0, excess)]:
             del self._quiet[connection]
             _abort(connection)
 
     async def _enter(self, connection: socket.socket) -> None:
         context = self._context()
-        within_s = None if context is None else HANDSHAKE_WITHIN_S
+        within_s = None if context is None else self._limits.handshake_within_s
         try:
             connection.setblocking(False)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS)

@@ -118,7 +118,6 @@ def _command(summary: str, fields: Schema) -> Schema:
         "403": "No token is configured, or the connection cannot keep one secret.",
         "408": "The body did not come in time.",
         "409": "Refused or failed: exit_code 4 or 1.",
-        "415": "The body is no JSON.",
         "429": "Too many commands are under way.",
         "503": "The store cannot be reached; nothing was done.",
         "504": "The outcome is not known; says how to find out.",

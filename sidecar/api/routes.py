@@ -15,6 +15,7 @@ from sidecar.api import answers, commands
 from sidecar.api.access import WRONG, Access
 from sidecar.api.door import Door
 from sidecar.api.feed import Feed, Reader
+from sidecar.api.limits import Limits
 from sidecar.api.memory import Memory
 from sidecar.api.openapi import document
 from sidecar.api.threads import in_thread
@@ -24,9 +25,6 @@ from sidecar.core.units import NO_EPOCH, Instant
 from sidecar.events import LOG, Notice, Raised, emit
 from sidecar.operate.status import history_entry
 
-BODY_MAX_BYTES = 16_384  # a command's body has 100
-BODY_WITHIN_S = 5.0
-COMMANDS_MAX = 4  # at once; the cluster carries out one at a time anyway
 HISTORY_MAX, HISTORY_USUAL = 1_000, 20
 HEARTBEAT_S = 10.0
 WRITE_WITHIN_S = 10.0
@@ -55,21 +53,22 @@ class Parts(NamedTuple):
     config: Callable[[], Config]
     metrics: Callable[[], bytes] | None
     halted: Callable[[], bool]
+    limits: Limits
 
 
 class Routes:
     """Answers requests. One for each life of the API's loop."""
 
     def __init__(self, parts: Parts, keep_open: Callable[[], Door]) -> None:
-        self._parts, self._door = parts, keep_open
+        self._parts, self._limits, self._door = parts, parts.limits, keep_open
         self._page = Path(__file__).with_name("page.html").read_bytes()
         self._openapi = msgspec.json.encode(document())
-        self._slots = threading.BoundedSemaphore(COMMANDS_MAX)
+        self._slots = threading.BoundedSemaphore(parts.limits.commands_max)
         self._told_at: dict[type, Instant] = {}
 
     def application(self) -> web.Application:
         """Return the paths and what is done around each of them."""
-        made = web.Application(middlewares=[self._around], client_max_size=BODY_MAX_BYTES)
+        made = web.Application(middlewares=[self._around], client_max_size=self._limits.body_max_bytes)
         health: dict[str, Handler] = {
             "/active": self._active,
             "/standby": self._standby,
@@ -199,10 +198,12 @@ class Routes:
         if (refusal := self._refusal(request, command)) is not None:
             return refusal
         if not self._slots.acquire(blocking=False):
-            found = commands.bad_request(command, f"{COMMANDS_MAX} commands are under way; try later")
+            found = commands.bad_request(
+                command, f"{self._limits.commands_max} commands are under way; try later"
+            )
             return _json(429, found, {"Retry-After": "5"})
         try:
-            body = await _body(request)
+            body = await self._body(request)
         except TimeoutError:
             self._slots.release()
             return _json(408, commands.bad_request(command, "the body did not come in time"), _CLOSE)
@@ -225,16 +226,20 @@ class Routes:
 
         return _json(*await in_thread(job))
 
+    async def _body(self, request: web.Request) -> bytes:
+        size = request.content_length or 0
+        if size > self._limits.body_max_bytes:
+            raise web.HTTPRequestEntityTooLarge(self._limits.body_max_bytes, size)
+        async with asyncio.timeout(self._limits.body_within_s):
+            return await request.read()
+
     def _refusal(self, request: web.Request, command: str) -> web.Response | None:
         transport = request.transport
         address = None if transport is None else transport.get_extra_info("sockname")
         own = str(address[0]) if isinstance(address, tuple) else None
         denial = self._parts.access.denial(request.headers.get("Authorization"), own)
         if denial is None:
-            kind = request.headers.get("Content-Type", JSON).partition(";")[0].strip().lower()
-            if kind in (JSON, "application/octet-stream", ""):  # the second: none was given
-                return None
-            return _json(415, commands.bad_request(command, f"the body must be {JSON}"))
+            return None
         if denial is WRONG:
             self._tell(Notice(text=f"api: a command with a wrong token from {_peer(request)}"))
         found = commands.bad_request(command, denial.message) | {"outcome": "refused", "exit_code": 4}
@@ -249,13 +254,6 @@ class Routes:
 
 
 _CLOSE = {"Connection": "close"}
-
-
-async def _body(request: web.Request) -> bytes:
-    if (request.content_length or 0) > BODY_MAX_BYTES:
-        raise web.HTTPRequestEntityTooLarge(BODY_MAX_BYTES, request.content_length or 0)
-    async with asyncio.timeout(BODY_WITHIN_S):
-        return await request.read()
 
 
 async def _next_frame(reader: Reader) -> bytes:

@@ -19,6 +19,7 @@ from sidecar import events
 from sidecar.api.access import Access
 from sidecar.api.answers import Runs
 from sidecar.api.feed import Feed
+from sidecar.api.limits import USUAL, Limits
 from sidecar.api.memory import Memory
 from sidecar.api.tls import LOOK_EVERY_S, Certificates
 from sidecar.clock import Backoff, Clock
@@ -31,6 +32,9 @@ from sidecar.runtime.turn import Turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from sidecar.api.door import Door
+    from sidecar.api.routes import Routes
 
 
 BACKLOG = 128
@@ -49,6 +53,7 @@ class Api:
         clock: Clock,
         runs: Runs,
         metrics: "Callable[[], bytes] | None" = None,
+        limits: Limits = USUAL,
     ) -> None:
         """Bind, and load the certificate; nothing is served yet.
 
@@ -58,6 +63,7 @@ class Api:
         api = config.api
         assert api.listen is not None
         self._config, self._clock, self._runs, self._metrics = config, clock, runs, metrics
+        self._limits = limits
         self._certificates = (
             Certificates(Path(api.tls_cert_file), Path(api.tls_key_file))
             if api.tls_cert_file and api.tls_key_file
@@ -139,24 +145,13 @@ class Api:
         """Serve until told to end."""
         from aiohttp import web
 
-        from sidecar.api.door import LIMITS, Door
+        from sidecar.api.door import Door
         from sidecar.api.history import Historian
-        from sidecar.api.routes import Parts, Routes
 
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(_note)
-        parts = Parts(
-            memory=self._memory,
-            feed=self._feed,
-            access=self._access,
-            clock=self._clock,
-            runs=self._runs,
-            config=lambda: self._config,
-            metrics=self._metrics,
-            halted=self._closing.is_set,
-        )
         doors: list[Door] = []
-        routes = Routes(parts, lambda: doors[0])
+        routes = self._routes(lambda: doors[0])
         runner = web.AppRunner(
             routes.application(),
             handle_signals=False,
@@ -164,12 +159,12 @@ class Api:
             logger=_silent(),
             handler_cancellation=True,
             shutdown_timeout=0.1,
-            **LIMITS,
+            **self._limits.of_library(),
         )
         await runner.setup()
         server = runner.server
         assert server is not None
-        doors.append(Door(self._listener, server, self._context))
+        doors.append(Door(self._listener, server, self._context, self._limits))
         self._historian = Historian(self._memory, lambda: self._config, self._closing.is_set)
         self._tasks = [
             loop.create_task(work)
@@ -187,6 +182,22 @@ class Api:
             self._loop = None
             self._end()
             await runner.cleanup()
+
+    def _routes(self, door: "Callable[[], Door]") -> "Routes":
+        from sidecar.api.routes import Parts, Routes
+
+        parts = Parts(
+            memory=self._memory,
+            feed=self._feed,
+            access=self._access,
+            clock=self._clock,
+            runs=self._runs,
+            config=lambda: self._config,
+            metrics=self._metrics,
+            halted=self._closing.is_set,
+            limits=self._limits,
+        )
+        return Routes(parts, door)
 
     def _context(self) -> Any:
         return None if self._certificates is None else self._certificates.context

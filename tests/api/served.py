@@ -9,12 +9,13 @@ The store is the real local one of `tests.cli.stage`, so commands go all the way
 import http.client
 import json
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sidecar.api.limits import USUAL, Limits
 from sidecar.api.server import Api
 from sidecar.clock import BootClock
 from sidecar.config import from_text
@@ -26,6 +27,7 @@ from tests.core.made import POLICY
 from tests.harness.process import free_port, wait_until
 
 WITHIN_S = 20.0
+LOADED_WITHIN_S = 60.0  # the first one in a process imports the library
 TOKEN = "correct-horse"
 
 
@@ -88,21 +90,26 @@ def lease(left_ms: int, epoch: int = 7) -> s.Lease:
 
 @contextmanager
 def served(
-    folder: Path, environ: Mapping[str, str] | None = None, tls: ssl.SSLContext | None = None, **api: Any
+    folder: Path,
+    environ: Mapping[str, str] | None = None,
+    tls: ssl.SSLContext | None = None,
+    limits: Limits = USUAL,
+    metrics: Callable[[], bytes] | None = None,
+    **api: Any,
 ) -> Iterator[Served]:
     """Run an API whose section of the configuration has *api*, on the store ``local.db`` in *folder*."""
-    port = free_port()
-    section = {"listen": f"127.0.0.1:{port}"} | api
+    section = api if "listen" in api else {"listen": f"127.0.0.1:{free_port()}"} | api
+    port = int(section["listen"].rpartition(":")[2])
     text = (
         f"cluster: plant-7\nnode: node-a\nbackend: local\nlocal: {{path: {folder}/local.db}}\n"
         f"paths: {{state: {folder}/state, run: {folder}/run}}\napi: {json.dumps(section)}\n"
     )
     config = from_text(text, environ if environ is not None else {"SIDECAR_API__TOKEN": TOKEN}, source="test")
     gone: set[s.Run] = set()
-    made = Served(Api(config, BootClock(), lambda run: run not in gone), port, tls, gone)
+    made = Served(Api(config, BootClock(), lambda run: run not in gone, metrics, limits), port, tls, gone)
     made.api.start("kernel")
     try:
-        wait_until(lambda: _answers(made), "the API to answer")
+        wait_until(lambda: _answers(made), "the API to answer", LOADED_WITHIN_S)
         yield made
     finally:
         made.api.close()

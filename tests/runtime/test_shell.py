@@ -57,7 +57,7 @@ class Stage:
         self.locks.adopt(hold(EPOCH))
         self.marks = MarkFile(folder, "plant-7")
         self.reloads = 0
-        self.turns: list[Turn] = []
+        self.turns: list[tuple[Turn, int]] = []  # and how many orders the server lane had by then
         self.shell = Shell(
             s.Node(serving(), s.Memory(call="renew", mark=EPOCH, runs=3)),
             QUICK,
@@ -69,7 +69,7 @@ class Stage:
             marks=self.marks,
             inbox=self.inbox.queue,
             publish_soon=lambda: None,
-            turned=self.turns.append,
+            turned=lambda turn: self.turns.append((turn, len(self.servers.orders))),
             api="http://10.0.0.1:8009",
             reload=self.reload,
         )
@@ -104,6 +104,21 @@ def test_an_exception_while_deciding_ends_the_shell(stage: Stage) -> None:
 
     with pytest.raises(AssertionError):
         stage.shell.run()
+
+
+def test_a_turn_is_told_when_its_orders_are_given(stage: Stage) -> None:
+    """Else the API would believe a lease that the guard has not been told of."""
+    stage.inbox.put(s.StopAsked())
+    stage.inbox.put(Broken("end of the test"))
+
+    with pytest.raises(RuntimeError):
+        stage.shell.run()
+
+    (first, _), (last, orders) = stage.turns
+    assert isinstance(first.node.phase, s.Serving)
+    assert (last.node, last.policy, last.at) == (stage.shell.node, QUICK, clock().now())
+    assert isinstance(last.node.phase, s.Stopping)
+    assert orders == 1
 
 
 def test_a_reload_counts_from_the_next_decision_on(stage: Stage) -> None:

@@ -1,0 +1,540 @@
+"""Goal: every path says what it should over real HTTP, and no client can take more than its share.
+
+Method: the real API on a real socket, told its turns by the test; commands go to the real local store, where
+the nodes are played. Times are shorter than in production, see `Limits`.
+Not covered: a whole sidecar (tests/system/test_api.py), thousands of connections (scripts/bench api).
+"""
+
+import json
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sidecar import events
+from sidecar.api.limits import USUAL
+from sidecar.api.server import Api
+from sidecar.clock import BootClock
+from sidecar.config import from_text
+from sidecar.core import state as s
+from sidecar.errors import ConfigError
+from tests.api.served import TOKEN, WITHIN_S, Served, lease, served
+from tests.cli.stage import Stage
+from tests.core.made import lock, other, request, view
+from tests.harness.process import free_port, wait_until
+from tests.harness.tools import Tls
+
+HEALTH = ("/active", "/standby", "/live", "/ready")
+COMMANDS = ("/switchover", "/failover", "/pause", "/resume", "/restart")
+BUSY_VIEW = view(lock("a"), nodes=(other("b"), other("a", role="active", state="running")))
+
+
+def serve(api: Served, left_ms: int = 60_000) -> None:
+    api.tell(s.Serving(lease(left_ms), 3), BUSY_VIEW)
+
+
+# For load balancers.
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
+def test_each_method_of_a_load_balancer_gets_the_same_answer(api: Served, method: str) -> None:
+    serve(api)
+    assert [api.ask(method, path).status for path in HEALTH] == [200, 503, 200, 200]
+    api.tell(s.Idle(), BUSY_VIEW)
+    assert [api.ask(method, path).status for path in HEALTH] == [503, 200, 200, 200]
+    assert (api.ask(method, "/active").body == b"") is (method == "HEAD")
+
+
+def test_active_ends_by_itself_when_the_loop_stands_still(api: Served) -> None:
+    """No turn after the one that promised a second: the answer changes at the guard's instant."""
+    kill_at = BootClock().now() + 1_000
+    api.tell(s.Serving(lease(1_000), 3), BUSY_VIEW)
+
+    seen: list[tuple[int, int]] = []
+    while not seen or seen[-1][1] == 200:
+        asked_at = BootClock().now()
+        seen.append((asked_at, api.get("/active").status))
+
+    assert seen[0][1] == 200
+    assert all(asked_at < kill_at for asked_at, status in seen if status == 200)
+    assert "lease" in api.get("/active").json["reason"]
+
+
+def test_active_ends_when_the_server_is_known_to_be_dead(api: Served) -> None:
+    serve(api)
+    api.gone.add(3)
+
+    assert api.get("/active").json["reason"] == "the server is dead"
+
+
+# For people and programs.
+
+
+def test_status_is_the_command_s_and_says_how_old_it_is(api: Served) -> None:
+    serve(api)
+    answer = api.get("/status")
+    found = answer.json
+
+    assert (found["active"], found["node"], found["cluster"]) == ("a", "node-a", "plant-7")
+    assert 0 <= found["view_age_s"] < WITHIN_S
+    assert int(answer.headers["Age"]) <= WITHIN_S
+    own = next(node for node in found["nodes"] if node["node"] == "a" and node["api"])
+    assert (own["role"], own["enforcement"], own["api"]) == ("active", "kernel", api.api.url)
+
+
+def test_status_says_that_it_has_seen_nothing(api: Served) -> None:
+    assert "not known" in api.get("/status").json["notices"][0]
+
+
+def test_history_is_that_of_the_store_and_read_after_each_change(stage: Stage, api: Served) -> None:
+    stage.acquire("node-a")
+    stage.record("first start")
+    held = lock("a", epoch=1)
+    api.tell(s.Idle(), view(held, 1, nodes=(other("a", role="active", state="running", epoch=1),)))
+
+    wait_until(lambda: api.get("/history").status == 200, "the history")
+    wait_until(lambda: api.get("/history").json != [], "the entry")
+
+    assert [(entry["epoch"], entry["cause"]) for entry in api.get("/history?n=5").json] == [
+        (1, "first start")
+    ]
+    assert [api.get(f"/history?n={n}").status for n in ("0", "1001", "x", "-1")] == [400] * 4
+
+
+def test_metrics_are_what_the_renderer_returns(api: Served, tmp_path: Path) -> None:
+    assert api.get("/metrics").status == 404
+    with served(tmp_path, metrics=lambda: b"up 1\n") as other_api:
+        answer = other_api.get("/metrics")
+    assert (answer.body, answer.headers["Content-Type"]) == (
+        b"up 1\n",
+        "text/plain; version=0.0.4; charset=utf-8",
+    )
+
+
+def test_a_path_that_breaks_is_an_alarm_and_no_traceback(tmp_path: Path) -> None:
+    def broken() -> bytes:
+        raise LookupError("no such metric")
+
+    heard: list[events.Event] = []
+    with events.listening(heard.append), served(tmp_path, metrics=broken) as api:
+        answers = [api.get("/metrics") for _ in range(3)]
+
+    assert [answer.status for answer in answers] == [500] * 3
+    assert b"LookupError" not in answers[0].body
+    assert [e.text for e in heard if isinstance(e, events.Raised)] == [
+        "api: /metrics: internal error: LookupError: no such metric"
+    ]
+
+
+def test_the_page_needs_nothing_from_elsewhere(api: Served) -> None:
+    answer = api.get("/")
+
+    assert answer.headers["Content-Type"].startswith("text/html")
+    assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+    assert b"://" not in answer.body
+
+
+def test_what_is_not_there_is_said_in_json(api: Served) -> None:
+    assert api.get("/nothing").json == {"message": "not found"}
+    wrong = api.ask("POST", "/active")
+    assert (wrong.status, set(wrong.headers["Allow"].split(","))) == (405, {"GET", "HEAD", "OPTIONS"})
+
+
+# /events
+
+
+class Reader:
+    """Reads server-sent events from a socket of its own."""
+
+    def __init__(self, api: Served, after: str | None = None) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", api.port), WITHIN_S)
+        again = f"Last-Event-ID: {after}\r\n" if after else ""
+        self.socket.sendall(f"GET /events HTTP/1.1\r\nHost: x\r\n{again}\r\n".encode())
+        self.file = self.socket.makefile("rb")
+        self.number: str | None = None
+
+    def next(self, *names: str) -> dict[str, Any]:
+        """Return the next event that is called one of *names*."""
+        name = ""
+        for raw in self.file:
+            key, _, value = raw.decode().strip().partition(": ")
+            if key == "id":
+                self.number = value
+            name = value if key == "event" else name
+            if key == "data" and name in names:
+                return dict(json.loads(value))
+        raise AssertionError("the stream has ended")
+
+    def close(self) -> None:
+        self.file.close()
+        self.socket.close()
+
+
+@pytest.fixture
+def reader(api: Served) -> Iterator[Reader]:
+    made = Reader(api)
+    yield made
+    made.close()
+
+
+def probe_failed(failures: int) -> events.ProbeFailed:
+    return events.ProbeFailed(run=3, reason="no answer", failures=failures, of=3)
+
+
+def test_events_tell_the_state_then_what_happens(api: Served, reader: Reader) -> None:
+    assert reader.next("status")["active"] is None
+
+    serve(api)
+    assert reader.next("status")["active"] == "a"
+
+    api.tell(s.Serving(lease(60_000), 3), view(lock("a"), request=request()))
+    assert reader.next("request")["state"] == "asked"
+
+    events.emit(probe_failed(2))
+    assert reader.next("probe_failed")["failures"] == 2
+
+
+def test_a_reader_that_comes_back_gets_what_it_has_missed(api: Served, reader: Reader) -> None:
+    reader.next("status")
+    events.emit(probe_failed(1))
+    reader.next("probe_failed")
+    events.emit(probe_failed(2))
+    reader.next("probe_failed")
+
+    with closing(Reader(api, after=str(int(str(reader.number)) - 1))) as again:
+        again.next("status")
+        assert again.next("probe_failed")["failures"] == 2
+
+
+def test_a_reader_that_takes_nothing_is_dropped(api: Served) -> None:
+    serve(api)
+    slow = socket.socket()
+    slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+    slow.settimeout(WITHIN_S)
+    slow.connect(("127.0.0.1", api.port))
+    slow.sendall(b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n")
+    slow.recv(100)
+    long = events.Raised(text="x" * 50_000)
+    feed = api.api._feed
+
+    def dropped() -> bool:
+        for _ in range(20):
+            events.emit(long)
+        return not feed.has_readers
+
+    wait_until(dropped, "the slow reader to be dropped")
+    slow.close()
+    assert api.get("/live").status == 200
+
+
+# Commands: who may.
+
+
+@pytest.mark.parametrize("path", COMMANDS)
+def test_without_a_configured_token_there_are_no_commands(tmp_path: Path, path: str) -> None:
+    with served(tmp_path, environ={}) as api:
+        answer = api.post(path, token="")
+    assert (answer.status, answer.json["exit_code"]) == (403, 4)
+    assert "token_file" in answer.json["message"]
+
+
+@pytest.mark.parametrize("path", COMMANDS)
+def test_a_command_needs_the_token(api: Served, path: str) -> None:
+    for header in (None, "Basic eDp5", "Bearer", f"Token {TOKEN}"):
+        answer = api.ask("POST", path, headers={"Authorization": header} if header else {})
+        assert (answer.status, answer.headers["Www-Authenticate"]) == (401, "Bearer"), header
+    for token in (TOKEN[:-1], TOKEN + "x", TOKEN.upper(), "é"):
+        answer = api.post(path, token=token)
+        assert (answer.status, answer.headers["Www-Authenticate"]) == (401, 'Bearer error="invalid_token"')
+
+
+def test_the_token_comes_from_a_file_and_changes_with_a_reload(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("first\n")
+    text = f"cluster: c\nbackend: local\napi: {{listen: '127.0.0.1:1', token_file: {tmp_path}/token}}\n"
+    with served(tmp_path, environ={}, token_file=str(tmp_path / "token")) as api:
+        assert api.post("/nothing", token="first").status == 404
+        assert api.ask("POST", "/pause", b"[]", {"Authorization": "bearer first"}).status == 400
+        (tmp_path / "token").write_text("second\n")
+        api.api.reload(from_text(text, {}, source="test"))
+        assert api.post("/pause", token="first").status == 401
+
+
+def test_plain_http_from_elsewhere_is_refused_unless_allowed(tmp_path: Path) -> None:
+    own = _own_address()
+    port = free_port()
+    with served(tmp_path, listen=f"0.0.0.0:{port}") as api:
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        refused = api.ask("POST", "/pause", b"[]", headers, host=own)
+        assert (refused.status, "plain HTTP" in refused.json["message"]) == (403, True)
+        assert api.ask("GET", "/live", host=own).status == 503, "reading is free"
+        assert api.post("/pause", b"[]").status == 400, "and so is this machine"
+    with served(tmp_path, listen=f"0.0.0.0:{port}", plain_http_commands=True) as api:
+        assert api.ask("POST", "/pause", b"[]", headers, host=own).status == 400
+
+
+def _own_address() -> str:
+    """Return an address of this machine that is not the loopback's; nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            pytest.skip("this machine has no network")
+        return str(probe.getsockname()[0])
+
+
+def test_a_wrong_token_is_in_the_log_without_the_token(api: Served) -> None:
+    heard: list[events.Event] = []
+    with events.listening(heard.append):
+        for _ in range(5):
+            api.post("/pause", token="guess")
+
+    (notice,) = (event for event in heard if isinstance(event, events.Notice))
+    assert notice.text == "api: a command with a wrong token from 127.0.0.1"
+
+
+# Commands: what they do.
+
+
+def test_switchover_reports_what_was_observed(stage: Stage, api: Served) -> None:
+    stage.acquire("node-a")
+    stage.appear("node-b")
+    with stage.acting(lambda: stage.obey("node-b")):
+        answer = api.post("/switchover", {"to": "node-b"})
+    found = answer.json
+
+    assert answer.status == 200
+    assert (found["outcome"], found["exit_code"], found["node"], found["epoch"]) == ("done", 0, "node-b", 2)
+    assert found["message"].startswith("node-b is active at epoch 2; nobody was active for ")
+    assert found["said"][-1] == "node-a hands over to node-b"
+    assert stage.view().request.by == "127.0.0.1 by HTTP"  # type: ignore[union-attr]
+
+
+def test_failover_wants_force_and_says_what_is_at_risk(stage: Stage, api: Served) -> None:
+    stage.acquire("node-a")
+    stage.appear("node-b")
+    answer = api.post("/failover", {})
+
+    assert (answer.status, answer.json["outcome"], answer.json["exit_code"]) == (409, "refused", 4)
+    assert '"force": true' in answer.json["message"]
+    assert any("what it has not written yet is lost" in risk for risk in answer.json["risks"])
+    assert stage.view().lock.state == "held"  # type: ignore[union-attr]
+
+    forced = api.post("/failover", {"force": True, "timeout": "300ms"})
+    assert (forced.status, forced.json["outcome"], forced.json["exit_code"]) == (504, "unknown", 5)
+    assert stage.view().lock.state == "broken"  # type: ignore[union-attr]
+
+
+def test_pause_and_resume_change_the_settings(stage: Stage, api: Served) -> None:
+    assert api.post("/pause").json["message"] == "cluster plant-7: paused"
+    assert stage.view().settings.paused
+    assert api.post("/pause", {}).json["changed"] is False
+    assert api.post("/resume").json["outcome"] == "done"
+    assert not stage.view().settings.paused
+
+
+def test_a_refusal_is_the_command_s(stage: Stage, api: Served) -> None:
+    for path, body, says in (
+        ("/switchover", {}, "nobody is active"),
+        ("/restart", {"node": "node-x"}, "node-x is not there"),
+        ("/resume", {}, "the cluster is not paused"),
+        ("/failover", {"raise_epoch": True, "force": True}, "is not behind"),
+    ):
+        answer = api.post(path, body)
+        assert (answer.status, answer.json["exit_code"]) == (409, 4), answer
+        assert says in answer.json["message"]
+
+
+@pytest.mark.parametrize(
+    "body", [b"[]", b"{", b'{"too": "b"}', b'{"to": 1}', b'{"to": "../x"}', b'{"timeout": "soon"}', b"\xff"]
+)
+def test_what_is_not_understood_is_not_done(stage: Stage, api: Served, body: bytes) -> None:
+    answer = api.ask("POST", "/switchover", body, {"Authorization": f"Bearer {TOKEN}"})
+
+    assert (answer.status, answer.json["outcome"], answer.json["exit_code"]) == (400, "bad_request", 2)
+
+
+def test_only_so_many_commands_at_once(stage: Stage, tmp_path: Path) -> None:
+    stage.acquire("node-a")
+    stage.appear("node-b")
+    with served(tmp_path, limits=USUAL._replace(commands_max=1)) as api:
+        waiting = threading.Thread(target=lambda: api.post("/switchover", {"to": "node-b"}))
+        waiting.start()
+        stage.await_request("asked")
+        answer = api.post("/pause")
+        stage.answer("refused", "not now")
+        waiting.join(WITHIN_S)
+    assert (answer.status, answer.headers["Retry-After"]) == (429, "5")
+
+
+# TLS.
+
+
+def test_a_new_certificate_is_served_without_a_restart(tmp_path: Path) -> None:
+    old, new = Tls.make(tmp_path / "old"), Tls.make(tmp_path / "new")
+    (tmp_path / "tls").mkdir()
+    cert, key = tmp_path / "tls/cert.pem", tmp_path / "tls/key.pem"
+
+    def put(tls: Tls) -> None:
+        for source, target in ((tls.key, key), (tls.cert, cert)):
+            target.with_suffix(".new").write_bytes(source.read_bytes())
+            target.with_suffix(".new").replace(target)
+
+    put(old)
+    heard: list[events.Event] = []
+    files: dict[str, Any] = {"tls_cert_file": str(cert), "tls_key_file": str(key)}
+    with events.listening(heard.append), served(tmp_path, tls=old.context(), **files) as api:
+        assert api.api.url.startswith("https://")
+        assert api.post("/pause", b"[]").status == 400, "commands are taken over TLS"
+        with closing(api.connect()) as kept:
+            kept.request("GET", "/openapi.json")
+            kept.getresponse().read()
+            cert.write_text("nonsense")
+            wait_until(lambda: any(isinstance(e, events.Raised) for e in heard), "an alarm")
+            assert api.get("/live").status == 503, "the old one stays"
+
+            put(new)
+            wait_until(lambda: _accepts(api, new.context()), "the new certificate")
+            kept.request("GET", "/openapi.json")
+            assert kept.getresponse().status == 200, "a connection of before goes on"
+        assert not _accepts(api, old.context())
+
+
+def _accepts(api: Served, context: ssl.SSLContext) -> bool:
+    api.tls = context
+    try:
+        return api.get("/live").status == 503
+    except ssl.SSLError:
+        return False
+
+
+def test_a_bad_certificate_is_an_error_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / "cert").write_text("nonsense")
+    bad = str(tmp_path / "cert")
+    files: dict[str, Any] = {"tls_cert_file": bad, "tls_key_file": bad}
+
+    with pytest.raises(ConfigError, match=r"^api\.tls_cert_file: "), served(tmp_path, **files):
+        pass
+
+
+# Bounds.
+
+SMALL = USUAL._replace(open_max=20, head_within_s=1.0, body_within_s=0.5)
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Served]:
+    with served(tmp_path, limits=SMALL) as made:
+        yield made
+
+
+def open_connection(api: Served, text: bytes = b"") -> socket.socket:
+    made = socket.create_connection(("127.0.0.1", api.port), WITHIN_S)
+    made.sendall(text)
+    return made
+
+
+def test_idle_connections_make_room_for_a_check(small: Served) -> None:
+    with ExitStack() as stack:
+        idle = [stack.enter_context(open_connection(small)) for _ in range(10 * SMALL.open_max)]
+        assert small.get("/openapi.json").status == 200
+        closed = [one for one in idle[: -SMALL.open_max] if _is_closed(one)]
+        assert len(closed) == len(idle) - SMALL.open_max
+
+
+def test_a_head_that_does_not_end_is_cut_off(small: Served) -> None:
+    with open_connection(small, b"GET /active HTTP/1.1\r\nHost: x\r\nX-A: ") as slow:
+        started = BootClock().now()
+        slow.settimeout(0.1)
+        while not _is_closed(slow, b"a"):
+            assert BootClock().now() - started < WITHIN_S * 1_000
+        assert BootClock().now() - started >= SMALL.head_within_s * 500
+
+
+def _is_closed(one: socket.socket, send: bytes = b"") -> bool:
+    try:
+        one.sendall(send)
+        return one.recv(1) == b""
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /active HTTP/1.1\r\n" + b"".join(b"X-%d: a\r\n" % n for n in range(500)),
+        b"GET /active HTTP/1.1\r\nX: " + b"a" * 100_000,
+        b"GET /" + b"a" * 100_000,
+        b"\x16\x03\x01 not HTTP \r\n\r\n",
+    ],
+    ids=["many headers", "a long header", "a long path", "no HTTP"],
+)
+def test_a_flood_of_headers_is_refused(small: Served, head: bytes) -> None:
+    with open_connection(small) as one:
+        try:
+            one.sendall(head)
+            answer = one.recv(100)
+        except ConnectionError:
+            return  # cut off while it was sent
+        assert answer.startswith((b"HTTP/1.1 400", b"HTTP/1.0 400"))
+
+
+def test_a_huge_body_is_not_read(small: Served) -> None:
+    length = b"POST /pause HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n" % TOKEN.encode()
+    with open_connection(small, length + b"Content-Length: 1000000000\r\n\r\n") as one:
+        assert one.recv(100).startswith(b"HTTP/1.1 413")
+    with open_connection(small, length + b"Transfer-Encoding: chunked\r\n\r\n") as one:
+        chunk = b"10000\r\n" + b" " * 65_536 + b"\r\n"
+        sent = 0
+        try:
+            while sent < 2_000_000_000:
+                one.sendall(chunk)
+                sent += len(chunk)
+        except OSError:
+            pass
+        assert sent < 1_000_000_000, "it was read to the end"
+    assert small.get("/openapi.json").status == 200
+
+
+def test_a_slow_body_is_given_up(small: Served) -> None:
+    head = f"POST /pause HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: 9\r\n\r\n"
+    with open_connection(small, head.encode()) as one:
+        assert one.recv(100).startswith(b"HTTP/1.1 408")
+
+
+# The thread.
+
+
+def test_an_address_that_is_taken_is_an_error_at_the_start(api: Served) -> None:
+    text = f"cluster: c\nbackend: local\napi: {{listen: '127.0.0.1:{api.port}'}}\n"
+
+    with pytest.raises(
+        ConfigError, match=rf"^api\.listen: 127\.0\.0\.1:{api.port}: .*address already in use"
+    ):
+        Api(from_text(text, {}, source="test"), BootClock(), lambda _run: True)
+
+
+def test_a_loop_that_dies_is_an_alarm_and_begins_again(api: Served) -> None:
+    serve(api)
+    heard: list[events.Event] = []
+    with events.listening(heard.append):
+        loop = api.api._loop
+        assert loop is not None
+        loop.call_soon_threadsafe(loop.stop)
+        wait_until(lambda: any(isinstance(e, events.Raised) for e in heard), "an alarm")
+
+    wait_until(lambda: _up(api), "the API to be back")
+    assert api.get("/active").status == 200
+
+
+def _up(api: Served) -> bool:
+    try:
+        return api.get("/live").status == 200
+    except OSError:
+        return False

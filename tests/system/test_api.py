@@ -1,0 +1,162 @@
+"""Goal: the API of a real sidecar says what is so, and stops saying it in time.
+
+Method: two nodes with stand-in servers on a real etcd that can be frozen; what the API says is compared with
+the command line, the processes and the witness. The tests share one cluster and run in their order.
+Not covered: each answer by itself and the bounds (tests/api), floods (scripts/bench api).
+"""
+
+import http.client
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sidecar.demo.cluster import CLOCK, Cluster, DemoNode, until
+from sidecar.standin import set_faults
+from tests.harness.process import free_port
+from tests.harness.stores import Etcd, unique
+from tests.system.clusters import running, section_of
+
+TOKEN = "correct-horse"
+TTL_MS = 6_000
+WITHIN_S = 40
+
+
+@pytest.fixture(scope="module")
+def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etcd]:
+    with Etcd.run(tmp_path_factory.mktemp("etcd")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def cluster(etcd: Etcd, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Two nodes, each with an API on a port of its own, given by the environment."""
+    folder = tmp_path_factory.mktemp("api")
+    options: dict[str, Any] = {"ttl": f"{TTL_MS}ms", "node_type": Node}
+    environment = {"SIDECAR_API__TOKEN": TOKEN}
+    with running(folder, section_of(etcd), unique("api"), environment=environment, **options) as made:
+        yield made
+
+
+class Node(DemoNode):
+    """A node with an API."""
+
+    port = 0
+
+    def write_config(self) -> None:
+        self.port = self.port or free_port()
+        self.settings["api"] = {"listen": f"127.0.0.1:{self.port}"}
+        super().write_config()
+
+
+def ask(node: DemoNode, path: str, method: str = "GET", body: Any = None) -> tuple[int, Any]:
+    """Return status and JSON; (0, None) where nobody listens yet."""
+    assert isinstance(node, Node)
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    with closing(http.client.HTTPConnection("127.0.0.1", node.port, timeout=WITHIN_S)) as connection:
+        try:
+            connection.request(method, path, json.dumps(body) if body is not None else None, headers)
+        except ConnectionRefusedError:
+            return 0, None
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read())
+
+
+def both(cluster: Cluster) -> tuple[DemoNode, DemoNode]:
+    """Return the active and the other one, both settled."""
+    active = cluster.await_active()
+    (other,) = (node.name for node in cluster if node.name != active)
+    until("the active to say so", lambda: ask(cluster[active], "/active")[0] == 200, WITHIN_S * 1_000)
+    until("the standby to be ready", lambda: ask(cluster[other], "/ready")[0] == 200, WITHIN_S * 1_000)
+    return cluster[active], cluster[other]
+
+
+def test_each_node_knows_its_role(cluster: Cluster) -> None:
+    active, standby = both(cluster)
+
+    assert [ask(active, path)[0] for path in ("/active", "/standby", "/live", "/ready")] == [
+        200,
+        503,
+        200,
+        200,
+    ]
+    assert [ask(standby, path)[0] for path in ("/active", "/standby", "/live", "/ready")] == [
+        503,
+        200,
+        200,
+        200,
+    ]
+
+
+def test_status_and_history_are_those_of_the_commands(cluster: Cluster) -> None:
+    _, standby = both(cluster)
+    until("the history", lambda: ask(standby, "/history")[1], WITHIN_S * 1_000)
+    by_command = cluster.status()
+    _, by_http = ask(standby, "/status")
+
+    assert {name: by_http[name] for name in ("cluster", "backend", "active", "epoch", "paused")} == {
+        name: by_command[name] for name in ("cluster", "backend", "active", "epoch", "paused")
+    }
+    assert [node.keys() for node in by_http["nodes"]] == [node.keys() for node in by_command["nodes"]]
+    assert {node["node"]: node["api"] for node in by_command["nodes"]} == {
+        node.name: f"http://127.0.0.1:{node.port}"  # type: ignore[attr-defined]
+        for node in cluster
+    }
+    assert ask(standby, "/history")[1] == json.loads(cluster.sidecar("history", "-o", "json").stdout)
+
+
+def test_a_switchover_by_http(cluster: Cluster) -> None:
+    active, standby = both(cluster)
+    status, answer = ask(active, "/switchover", "POST", {"to": standby.name, "timeout": "30s"})
+
+    assert (status, answer["outcome"], answer["node"]) == (200, "done", standby.name), answer
+    assert cluster.await_active(active.name) == standby.name
+    assert both(cluster)[0] is standby
+    until("the new entry", lambda: ask(active, "/history")[1][0]["to"] == standby.name, WITHIN_S * 1_000)
+
+
+def test_active_ends_at_the_deadline_while_the_server_is_still_being_stopped(
+    cluster: Cluster, etcd: Etcd
+) -> None:
+    """The store stands still, and the server is deaf: the answer changes before the guard has to kill."""
+    active, _ = both(cluster)
+    set_faults(active.home, deaf_to_sigterm=True)
+    etcd.freeze()
+    try:
+        frozen_at = CLOCK.now()
+        until("the answer to change", lambda: ask(active, "/active")[0] == 503, WITHIN_S * 1_000)
+        answered_at = CLOCK.now()
+        assert answered_at - frozen_at < TTL_MS, "it came in time"
+        assert active.server(), "its server still lives"
+        status, found = ask(active, "/status")
+        assert status == 200, "a stuck store holds up nothing"
+        assert found["view_age_s"] > 0
+        until("the guard to have killed it", lambda: not active.server(), WITHIN_S * 1_000)
+        until("the store's silence to show", lambda: ask(active, "/ready")[0] == 503, WITHIN_S * 1_000)
+        assert ask(active, "/live")[0] == 200
+    finally:
+        set_faults(active.home)
+        etcd.thaw()
+    both(cluster)
+
+
+def test_a_port_that_is_taken_is_an_error_at_the_start(cluster: Cluster) -> None:
+    active, _ = both(cluster)
+    assert isinstance(active, Node)
+    text = active.config.read_text()
+    rival = Path(active.folder, "rival.yml")
+    rival.write_text(text.replace(str(active.run_dir), f"{active.run_dir}2"))
+    command = [sys.executable, "-P", "-m", "sidecar", "run", "-c", str(rival)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    assert ended.returncode == 2
+    assert re.fullmatch(
+        rf"sidecar: error: api\.listen: 127\.0\.0\.1:{active.port}: .*address already in use.*\n",
+        ended.stderr,
+    ), ended.stderr
