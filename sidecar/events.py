@@ -56,6 +56,7 @@ class Started:
     version: str
     enforcement: str
     adopted: bool
+    phase: str  # what it begins in: more than idle only with a server that was found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,7 +31,10 @@ def main(argv: list[str]) -> NoReturn:
             traceback.print_exc()
         os.write(ready_fd, str(error).encode()[:4000] or b"unknown error")
         os._exit(1)
-    os.write(ready_fd, b"ready")
+    try:
+        os.write(ready_fd, b"ready")
+    except BrokenPipeError:  # whoever started us is gone; the next sidecar starts a guard of its own
+        os._exit(1)
     os.close(ready_fd)
     try:
         guard.serve()

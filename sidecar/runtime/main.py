@@ -166,6 +166,7 @@ class Sidecar:
                 version=__version__,
                 enforcement=self._servers.enforcement,
                 adopted=found is not None,
+                phase=type(self._shell.node.phase).__name__.lower(),
             )
         )
         if self._servers.enforcement != "kernel":

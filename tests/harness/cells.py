@@ -6,6 +6,7 @@ machine's other processes, and the kernel ends all of it with the process that b
 
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -160,6 +161,12 @@ class MemoryGroup:
     def release(self) -> None:
         """Take the limit away."""
         self._limit.write_text("-1" if self._old else "max")
+
+    def kill(self) -> None:
+        """Kill whatever runs inside."""
+        for pid in (self.path / "cgroup.procs").read_text().split():
+            with suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
 
     def remove(self) -> None:
         """Remove it; nothing may run inside any more."""

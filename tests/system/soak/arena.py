@@ -364,6 +364,8 @@ class Arena:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     place.node.process.wait(STOP_WITHIN_S)
             place.node.clean_up()
+            if self.operator is None and place.memory is not None:
+                place.memory.kill()  # what a peer has left behind, unseen by anybody
 
     def close(self) -> None:
         """End the store, and give back what the nodes lived in."""

@@ -116,8 +116,8 @@ class SidecarNode(DemoNode):
     def _note(self, event: dict[str, object]) -> None:
         if event.get("event") == "role_changed":
             self._phase = str(event["after"])
-        elif event.get("event") == "started" and not event["adopted"]:
-            self._phase = "idle"  # one that adopts goes on as what its predecessor was
+        elif event.get("event") == "started":
+            self._phase = str(event["phase"])
 
     def stopping(self) -> bool:
         """Tell whether it is stopping its active server."""
