@@ -7,6 +7,7 @@ fact, as starts become known by then.
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from ha.plant import NODES, Plant, now_ms
@@ -20,6 +21,7 @@ NOTHING_S = 1.0
 BACKOFF_S = 2.0  # server.restarts.backoff, doubled: two faults of this kind may meet the same node
 BUSY_S = 1.0  # a start in place is in no history, and may be longer than those that are
 OTHER_WITHIN_S = 90.0
+OUTAGE_S = 12.0  # longer than the lease
 OBSERVED_S = 6.0  # twice what HAProxy needs to take a server for down
 
 
@@ -99,6 +101,7 @@ def _observe() -> None:
 
 def _kill_sidecar(plant: Plant, active: str, _epoch: int) -> None:
     plant.kill_process(active, "bin/sidecar run")
+    wait_until(lambda: plant.says_active(active), "the next sidecar has adopted the server", OTHER_WITHIN_S)
     _observe()
 
 
@@ -143,12 +146,13 @@ def _kill_leader(plant: Plant, _active: str, _epoch: int) -> None:
     _observe()
 
 
-def _kill_two(plant: Plant, _active: str, _epoch: int) -> float:
+def _kill_two(plant: Plant, _active: str, _epoch: int, for_s: float = 0.0) -> float:
     leader = plant.leader()
     two = (leader, next(one for one in plant.stores if one != leader))
     since_ms = now_ms()
     for member in two:
         plant.compose.kill(member)
+    time.sleep(for_s)
     for member in two:
         plant.compose.start(member)
     plant.leader()
@@ -181,6 +185,7 @@ FAULTS = (
     Fault("store-member", _kill_member, _nothing, False),
     Fault("store-leader", _kill_leader, _nothing, False),
     Fault("store-majority", _kill_two, _outage, None),
+    Fault("store-outage", partial(_kill_two, for_s=OUTAGE_S), _outage, None),
     Fault("haproxy-reload", _reload, _nothing, False),
     Fault("database", _restart_database, _restart, False),
 )

@@ -107,6 +107,10 @@ class Plant:
         wait_until(agreed, "Consul has a leader", SETTLED_WITHIN_S)
         return found[0]
 
+    def says_active(self, node: str) -> bool:
+        """Tell whether the sidecar of *node* answers 200 to /active."""
+        return '"ok":true' in self._get(f"http://{node}:8009/active")
+
     def kill_process(self, node: str, pattern: str) -> None:
         """Kill the oldest process of *node* whose command line matches; there must be one."""
         self.compose.exec(node, "pkill", "-KILL", "-o", "-f", pattern)
@@ -133,7 +137,7 @@ class Plant:
         code = (
             "import sys, urllib.request as r, urllib.error as e\n"
             "try: print(r.urlopen(sys.argv[1], timeout=5).read().decode())\n"
-            "except e.HTTPError as error: print(error.code)"
+            "except e.URLError as error: print(getattr(error, 'code', error))"
         )
         return self.compose.exec("client", "python3", "-c", code, url)
 
