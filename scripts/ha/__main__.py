@@ -63,6 +63,7 @@ def trial(backend: str, cpu_shares: int, logs: Path | None, faults: Sequence[Fau
         if logs is not None:
             plant.keep_logs(logs)
         records, answers, scraped = plant.records(), plant.client.answers, plant.scraped()
+        fenced = plant.refuses_older()
         history = plant.compose.exec(plant.client.answers[-1].node, "sidecar", "history")
     found = witness.verdict(records) + backwards(answers)
     head = ["KILLED", "ACTIVE (EPOCH)", ">INTERRUPTION", ">AT MOST", "WHICH IS"]
@@ -73,11 +74,12 @@ def trial(backend: str, cpu_shares: int, logs: Path | None, faults: Sequence[Fau
     judged = "\n".join(["WRONG:", *found]) if found else "never two active at once, epochs only grew"
     print(f"\nWitness (PostgreSQL): {len(records)} lines of {runs} active servers; {judged}")
     print(f"Client: {len(answers)} answers")
+    print(f"A server of an older epoch is {'' if fenced else 'NOT '}refused by the database")
     print(f"Prometheus reaches {scraped} sidecars" if scraped else "No metrics in this build")
     missed = [result.fault for result in results if not result.good]
     print(f"Missed: {', '.join(missed)}" if missed else "Every interruption within its bound")
     reached = scraped is None or scraped == "3 of 3"
-    return 0 if runs and reached and not found and not missed else 1
+    return 0 if runs and reached and fenced and not found and not missed else 1
 
 
 def main() -> int:

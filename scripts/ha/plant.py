@@ -120,6 +120,18 @@ class Plant:
         rows = self.compose.exec("client", "psql", "-AtF ", "-c", WITNESS).splitlines()
         return [_record(line, row.split(" ")) for line, row in enumerate(rows)]
 
+    def refuses_older(self) -> bool:
+        """Tell whether the database turns a server of an older epoch away, before it opens a port.
+
+        It leaves a line in the witness: read that before.
+        """
+        words = ("env", "SIDECAR_EPOCH=0", "timeout", "30", "/opt/ha/node/ag_server_console")
+        try:
+            self.compose.exec("client", *words)
+        except CalledProcessError as error:
+            return "a later epoch than 0" in error.stderr and "Server started" not in error.stdout
+        return False
+
     def keep_logs(self, folder: Path) -> None:
         """Write what each container has said to *folder*."""
         folder.mkdir(parents=True, exist_ok=True)
