@@ -37,12 +37,13 @@ class Failure(Exception):
 class Server:
     """One start of the server, until it stops."""
 
-    def __init__(self, home: str, config_file: str) -> None:
+    def __init__(self, home: str, config_file: str, database: record.File | None = None) -> None:
         self.home = home
         self.config = os.path.join(home, config_file)  # noqa: PTH118
         with open(os.path.join(home, "standin.json"), encoding="utf-8") as file:  # noqa: PTH118, PTH123
             self.options: dict[str, object] = json.load(file)
         self.faults = faults.Faults(os.path.join(home, faults.FILE))  # noqa: PTH118
+        self.database = database or record.File(str(self.options["witness"]))
         self.ports = Ports(str(self.options["address"]))
         self.node = os.environ.get("SIDECAR_NODE") or str(self.options["node"])
         self.pen: record.Pen | None = None  # there while it serves
@@ -94,11 +95,11 @@ class Server:
         self.say("Monitoring Master Server Status")
         self.up_at = time.monotonic()
         detection_s = self._int("clusterFailureDetectionTime", 20_000) / 1000
-        seen, seen_at = self._heartbeats(), time.monotonic()
+        seen, seen_at = self.database.beat(), time.monotonic()
         while self.stopping is None:
             self._turn(STANDBY_TICK_MS)
-            if (size := self._heartbeats()) != seen and not self.faults.deaf_to_heartbeats:
-                seen, seen_at = size, time.monotonic()
+            if (beat := self.database.beat()) != seen and not self.faults.deaf_to_heartbeats:
+                seen, seen_at = beat, time.monotonic()
             if self.faults.self_activate or time.monotonic() - seen_at > detection_s:
                 self.say("Master Server is silent, activating: Failover Master")
                 return self._serve(0)  # nobody gave it an epoch
@@ -110,7 +111,7 @@ class Server:
         self._wait(self._option("activate_ms"))
         if self.stopping:
             return
-        self.pen = record.Pen(str(self.options["witness"]), self.node, epoch)
+        self.pen = self.database.pen(self.node, epoch)
         self.pen.write(record.OPEN)
         greeting = {"node": self.node, "epoch": epoch, "run": self.pen.run}
         self.ports.greeting = json.dumps(greeting).encode() + b"\n"
@@ -191,12 +192,6 @@ class Server:
 
     # -- small things -------------------------------------------------------------------------
 
-    def _heartbeats(self) -> int:
-        try:
-            return os.stat(str(self.options["witness"])).st_size  # noqa: PTH116
-        except FileNotFoundError:
-            return 0
-
     def _listen(self, port: int, kind: str, address: str | None = None) -> None:
         try:
             self.ports.listen(port, kind, address)
@@ -226,13 +221,16 @@ class Server:
             pass  # a JVM does not end because nobody reads its console
 
 
-def main(arguments: list[str]) -> int:
-    """Run one server: ``-o HOME`` and ``-f FILE`` as the real one; its other options are ignored."""
+def main(arguments: list[str], database: record.File | None = None) -> int:
+    """Run one server: ``-o HOME`` and ``-f FILE`` as the real one; its other options are ignored.
+
+    *database*: instead of the witness file that its home names.
+    """
     home, config_file = ".", "server.xml"
     for option, value in itertools.pairwise(arguments):
         home = value if option == "-o" else home
         config_file = value if option == "-f" else config_file
-    server = Server(home, config_file)
+    server = Server(home, config_file, database)
     try:
         return server.run()
     except Failure as failure:

@@ -1,4 +1,4 @@
-"""The cluster of compose/docker-compose.yml as real containers, with faults as verbs.
+"""The clusters of compose/ as real containers, with faults as verbs.
 
     with Compose.run(["etcd"], ["etcd1", "etcd2", "etcd3"]) as containers:
         containers.disconnect("etcd1"); containers.connect("etcd1")
@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[2]
 COMPOSE_FILE = ROOT / "compose" / "docker-compose.yml"
 BUILD_WITHIN_S = 400
 COMMAND_WITHIN_S = 60
+UP_WITHIN_S = 240  # a dozen containers, some of which wait for another
 
 
 def engine_available() -> bool:
@@ -51,16 +52,25 @@ def compose_command() -> list[str] | None:
 class Compose:
     """One Compose project."""
 
-    def __init__(self, images: dict[str, str]) -> None:
-        self.project = f"sidecar-test-{os.getpid()}-{os.urandom(2).hex()}"
+    def __init__(
+        self, images: dict[str, str], files: Sequence[Path] = (COMPOSE_FILE,), name: str = "sidecar-test"
+    ) -> None:
+        self.project = f"{name}-{os.getpid()}-{os.urandom(2).hex()}"
         self.env = {**os.environ, **images}
+        self._files = [word for file in files for word in ("-f", str(file))]
         self._compose = compose_command() or ["docker-compose"]
 
     @classmethod
     @contextmanager
-    def run(cls, images: Sequence[str], services: Sequence[str]) -> Iterator[Self]:
-        """Build *images* (of compose/build) if need be and run *services* for the ``with`` block."""
-        compose = cls(build(images))
+    def run(
+        cls,
+        images: Sequence[str],
+        services: Sequence[str],
+        files: Sequence[Path] = (COMPOSE_FILE,),
+        name: str = "sidecar-test",
+    ) -> Iterator[Self]:
+        """Build *images* (of compose/build) if need be, run *services* ([]: all) for the ``with`` block."""
+        compose = cls(build(images), files, name)
         try:
             compose.up(*services)
             yield compose
@@ -68,7 +78,7 @@ class Compose:
             compose.close()
 
     def up(self, *services: str) -> None:
-        self._run("up", "-d", "--no-build", *services)
+        self._run("up", "-d", "--no-build", *services, within_s=UP_WITHIN_S)
 
     def close(self) -> None:
         """Remove containers, networks and volumes, whatever state faults left them in."""
@@ -78,6 +88,10 @@ class Compose:
         for container in self._ids():
             docker("rm", "-f", "-v", container)
         self._run("down", "-v", "--remove-orphans", "-t", "1")
+
+    def limit(self, cpu_shares: int) -> None:
+        """Give each container this weight for the CPU; 1024 is the usual one."""
+        docker("update", "--cpu-shares", str(cpu_shares), *self._ids("status=running"))
 
     def exec(self, service: str, *command: str, within_s: float = COMMAND_WITHIN_S) -> str:
         """Return what *command* prints inside *service*.
@@ -106,9 +120,9 @@ class Compose:
     def unpause(self, service: str) -> None:
         docker("unpause", self.id(service))
 
-    def kill(self, service: str) -> None:
-        """End it at once, as a power cut would."""
-        docker("kill", self.id(service))
+    def kill(self, service: str, signal: str = "KILL") -> None:
+        """End it at once, as a power cut would; or send it another signal."""
+        docker("kill", "-s", signal, self.id(service))
 
     def start(self, service: str) -> None:
         docker("start", self.id(service))
@@ -166,9 +180,9 @@ class Compose:
         best = max(votes, key=votes.count, default=0)
         return service_of.get(best) if votes.count(best) > len(services) // 2 else None
 
-    def _run(self, *words: str) -> str:
-        command = [*self._compose, "-p", self.project, "-f", str(COMPOSE_FILE), *words]
-        return _output(command, COMMAND_WITHIN_S, env=self.env)
+    def _run(self, *words: str, within_s: float = COMMAND_WITHIN_S) -> str:
+        command = [*self._compose, "-p", self.project, *self._files, *words]
+        return _output(command, within_s, env=self.env)
 
 
 def build(images: Sequence[str]) -> dict[str, str]:
