@@ -102,7 +102,7 @@ def test_a_good_file_is_reloaded_and_a_bad_one_fails_the_reload(serving: Machine
     file = "/etc/aggregate-sidecar/sidecar.yml"
     serving.root(f"echo 'node_options: {{priority: 50}}' >>{file}")
     serving.systemctl("reload", UNIT)
-    wait_until(lambda: "changed=\"node_options.priority: 100 -> 50" in serving.journal(), "it is reloaded")
+    wait_until(lambda: 'changed="node_options.priority: 100 -> 50' in serving.journal(), "it is reloaded")
     wait_until(lambda: serving.show("ActiveState") == "active", "and systemd knows that it is over")
 
     serving.root(f"cp {file} {file}.good && echo 'no_such_key: 1' >>{file}")
