@@ -25,7 +25,7 @@ class Limits(NamedTuple):
             "max_line_size": 4_096,
             "max_field_size": 8_190,
             "max_headers": 64,
-            "lingering_time": 1.0,  # s in which the rest of an unwanted body is dropped, before it is cut off
+            "lingering_time": 0.2,  # s in which the rest of an unwanted body is dropped, before it is cut off
             "auto_decompress": False,  # a few KB can stand for a GB
             "tcp_keepalive": True,
         }

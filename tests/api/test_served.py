@@ -511,14 +511,10 @@ def test_a_huge_body_is_not_read(small: Served) -> None:
         assert one.recv(100).startswith(b"HTTP/1.1 413")
     with open_connection(small, length + b"Transfer-Encoding: chunked\r\n\r\n") as one:
         chunk = b"10000\r\n" + b" " * 65_536 + b"\r\n"
-        sent = 0
-        try:
-            while sent < 2_000_000_000:
+        deadline = BootClock().now() + 10_000
+        with pytest.raises(OSError, match=r"reset|[Bb]roken pipe"):  # cut off, however much is still to come
+            while BootClock().now() < deadline:
                 one.sendall(chunk)
-                sent += len(chunk)
-        except OSError:
-            pass
-        assert sent < 1_000_000_000, "it was read to the end"
     assert small.get("/openapi.json").status == 200
 
 
