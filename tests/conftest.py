@@ -19,7 +19,7 @@ import pytest
 from tests.harness.proxy import Proxy
 from tests.harness.stores import ETCD34, ETCD35, Consul, Etcd, EtcdCluster, Store, unique
 
-# Slow files first, so that two workers end together (--no-loadscope-reorder keeps this order).
+# Slow files first, so that the workers end together (--no-loadscope-reorder keeps this order).
 SLOW_FIRST = ("tests/system/", "tests/contract/", "tests/core/")
 
 S = TypeVar("S", Etcd, Consul, EtcdCluster)

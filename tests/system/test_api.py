@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +59,15 @@ def ask(node: DemoNode, path: str, method: str = "GET", body: Any = None) -> tup
 
 def both(cluster: Cluster) -> tuple[DemoNode, DemoNode]:
     """Return the active and the other one, both settled."""
-    active = cluster.await_active()
-    (other,) = (node.name for node in cluster if node.name != active)
-    until("the active to say so", lambda: ask(cluster[active], "/active")[0] == 200, WITHIN_S * 1_000)
-    until("the standby to be ready", lambda: ask(cluster[other], "/ready")[0] == 200, WITHIN_S * 1_000)
-    return cluster[active], cluster[other]
+
+    def settled() -> tuple[DemoNode, DemoNode] | None:
+        for active, other in permutations(cluster):
+            if ask(active, "/active")[0] == 200 and ask(other, "/ready")[0] == 200:
+                return active, other
+        return None
+
+    found: tuple[DemoNode, DemoNode] = until("one to serve, one to be ready", settled, WITHIN_S * 1_000)
+    return found
 
 
 def test_each_node_knows_its_role(cluster: Cluster) -> None:
