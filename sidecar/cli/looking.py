@@ -121,7 +121,7 @@ def history(config: Path | None, count: int, form: str) -> None:
     if not entries:
         click.echo("no change of active is recorded")
         return
-    head = ["WHEN", ">EPOCH", "FROM", "TO", ">DETECT", ">LOCK", ">START", "CAUSE"]
+    head = ["=WHEN", ">EPOCH", "FROM", "TO", ">DETECT", ">LOCK", ">START", "CAUSE"]
     rows = [
         (
             local_time(entry.at_unix_ms),

@@ -15,7 +15,7 @@ WIDTH, NARROW = 80, 20
 CELL_MAX, CELL_MIN = 24, 12
 """A name longer than the first is cut in a table, and down to the second where the last column needs room;
 JSON has all of it."""
-LAST_MIN = 16
+LAST_MIN = 12
 """Columns for the last column. Where that leaves too little for the others, each row becomes a block."""
 
 
@@ -71,16 +71,20 @@ def table(
     width: int = WIDTH,
     colours: Mapping[str, str] | None = None,
 ) -> str:
-    """Return *rows* in columns; the last one takes what is left and wraps. ``>NAME``: right-aligned."""
+    """Return *rows* in columns; the last one takes what is left and wraps.
+
+    ``>NAME``: right-aligned; ``=NAME``: never cut, as a time is useless then.
+    """
     import textwrap
 
-    right = [name.startswith(">") for name in head]
-    lines = [[name.removeprefix(">") for name in head]]
+    right, whole = ([name.startswith(mark) for name in head] for mark in ">=")
+    lines = [[name.lstrip(">=") for name in head]]
     lines += [[_cell(cell) for cell in row[:-1]] + [printable(row[-1])] for row in rows]
     widths = [max(len(line[i]) for line in lines) for i in range(len(head) - 1)]
     room = width - 2 * len(widths) - LAST_MIN
-    while sum(widths) > room and max(widths) > CELL_MIN:
-        widths[widths.index(max(widths))] -= 1
+    cut = [index for index in range(len(widths)) if not whole[index]]
+    while sum(widths) > room and max((widths[index] for index in cut), default=0) > CELL_MIN:
+        widths[max(cut, key=lambda index: widths[index])] -= 1
     if sum(widths) > room:
         return _blocks(lines, width, colours or {})
     lines = [

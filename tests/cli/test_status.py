@@ -13,7 +13,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from sidecar.cli import main
+from sidecar.cli import main, printing
 from sidecar.cli.looking import page
 from sidecar.core.model import EpochRecord, LockRecord, NodeRecord, ServerStats, Settings, View
 from sidecar.core.units import Epoch
@@ -227,3 +227,13 @@ def test_history_tells_the_newest_first_and_where_the_time_went(stage: Stage, co
 def test_no_history_is_no_error(stage: Stage, config_file: Path) -> None:
     assert run(config_file, "history") == "no change of active is recorded\n"
     assert json.loads(run(config_file, "history", "-o", "json")) == []
+
+
+def test_a_time_is_never_cut() -> None:
+    row = ("2026-11-26 03:59:29", "2", "node-a", "node-b", "0.0s", "0.1s", "2.4s", "switchover to node-b")
+    head = ["=WHEN", ">EPOCH", "FROM", "TO", ">DETECT", ">LOCK", ">START", "CAUSE"]
+
+    text = printing.table(head, [row], width=80)
+
+    assert "2026-11-26 03:59:29" in text.splitlines()[1]
+    assert max(map(len, text.splitlines())) <= 80
