@@ -26,6 +26,7 @@ class Facts:
         self.states: dict[str, list[str]] = defaultdict(list)  # of each request, as written
         # Requests that ever were, in whatever store: its view may still travel.
         self.confirmed: set[str] = set()
+        self.confirmed_here: set[str] = set()  # in the store as it is, replaced or not
         self.broken: set[str] = set()  # requests that have broken the lock
         self.raised: set[str] = set()  # who has raised the epoch
         self.settings: list[tuple[int, Settings]] = [(0, NO_SETTINGS)]
@@ -41,12 +42,12 @@ class Facts:
             self.ready.add((node, epoch))
 
     def request_written(self, request: Request) -> None:
-        states = self.states[request.id]
-        if request.state in ("refused", "abandoned") and "confirmed" in states:
+        if request.state in ("refused", "abandoned") and request.id in self.confirmed_here:
             raise self._untrue(f"{request} was confirmed before")
-        states.append(request.state)
+        self.states[request.id].append(request.state)
         if request.state == "confirmed":
             self.confirmed.add(request.id)
+            self.confirmed_here.add(request.id)
 
     def lock_broken(self, lock: LockRecord) -> None:
         self.broken.add(lock.request or "")
@@ -59,6 +60,8 @@ class Facts:
         if request is not None:
             states = self.states[request.id]
             self.states[request.id] = states[: len(states) - states[::-1].index(request.state)]
+        back = request is not None and "confirmed" in self.states[request.id]
+        self.confirmed_here = {request.id} if request is not None and back else set()
         self.settings.append((self.loop.now, settings))
         self.answered.clear()  # it may come about again, by a request that is back in an earlier state
 
