@@ -255,17 +255,11 @@ class HookEnded:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HookFailed:
+class HookFailed(HookEnded):
     """A hook has said no, or was not finished in time."""
 
     NAME: ClassVar[str] = "hook_failed"
     LEVEL: ClassVar[int] = logging.WARNING
-
-    hook: str
-    epoch: int
-    status: int | None
-    outcome: str
-    took_ms: int
 
 
 Listener = Callable[[Event], None]

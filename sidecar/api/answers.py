@@ -9,6 +9,7 @@ then on the server is on its way out. One that is known to be dead ends it soone
 from collections.abc import Callable
 
 from sidecar.core import state as s
+from sidecar.core.candidate import NOT_ELIGIBLE
 from sidecar.core.model import Enforcement, NodeRecord
 from sidecar.core.outlook import describe
 from sidecar.core.units import Instant
@@ -64,7 +65,7 @@ def why_not_ready(turn: Turn | None, runs: Runs, view_age_ms: int | None, now: I
         return reason
     record = own_record(turn, now)
     if not record.eligible:
-        return "it is not eligible (node_options.eligible)"
+        return f"it is {NOT_ELIGIBLE}"
     if not record.available or record.state != "monitoring":
         return record.message
     if view_age_ms is None or view_age_ms > turn.policy.ttl_ms:

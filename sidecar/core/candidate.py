@@ -9,6 +9,8 @@ from sidecar.core.units import Instant
 ABSENT_CANDIDATE_RANKS = 4
 """How many ranks everybody waits for the node a command has named, before they go without it."""
 
+NOT_ELIGIBLE = "not eligible (node_options.eligible, or `sidecar set`)"
+
 
 def in_force(policy: Policy, settings: Settings) -> Policy:
     """Return the configured *policy* with what was set of this node at run time over it."""

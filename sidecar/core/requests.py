@@ -10,7 +10,7 @@ what it observes: itself. The node that is to be restarted answers and concludes
 from dataclasses import replace
 
 from sidecar.core import state as s
-from sidecar.core.candidate import best_other, epoch_behind, held_back
+from sidecar.core.candidate import NOT_ELIGIBLE, best_other, epoch_behind, held_back
 from sidecar.core.model import FINISHED, Request, RequestState, View
 from sidecar.core.moves import start, stop
 from sidecar.core.units import Instant
@@ -91,7 +91,7 @@ def objection(request: Request, view: View, memory: s.Memory, policy: s.Policy) 
     if candidate is None:
         return f"{request.to} is not there; see `sidecar status` for the nodes that are"
     if not candidate.eligible:
-        return f"{request.to} is not eligible (node_options.eligible, or `sidecar set`)"
+        return f"{request.to} is {NOT_ELIGIBLE}"
     if not candidate.available:
         return f"{request.to} is not able to take over now: {candidate.message}"
     return None

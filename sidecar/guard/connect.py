@@ -15,9 +15,11 @@ from sidecar.errors import GuardError
 from sidecar.guard import proof, told, wire
 
 HELLO_WITHIN_MS = 2000
-OURS = "SIDECAR_"  # what our own settings in the environment begin with
 """A guard that says nothing for this long is stopped or hung, and is killed: its server dies with
 it. A healthy one answers in 1 ms; more makes a restarted sidecar wait, less kills on a busy host."""
+
+OURS = "SIDECAR_"
+"""Our own settings in the environment, secrets among them, are nobody else's business."""
 
 Wanted = Literal["auto", "kernel", "process"]
 
@@ -205,14 +207,17 @@ def _send_away(found: Connection, deadline: Instant, clock: Clock) -> None:
         raise GuardError("an idle guard does not leave")
 
 
+def inherited() -> dict[str, str]:
+    """Return our environment without our own settings, for what we start."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+
+
 def _start(spawn: Spawn, deadline: Instant, clock: Clock) -> None:
     script = Path(__file__).with_name("guard.py")
     ready_r, ready_w = os.pipe()
     command = [spawn.python, "-I", "-S", str(script), "--run-dir", str(spawn.run_dir.absolute())]
     command += ["--enforcement", spawn.enforcement, "--idle-exit-ms", str(spawn.idle_exit_ms)]
     command += ["--ready-fd", str(ready_w)]
-    # It needs none of our settings, and outlives us: our secrets are not to be seen in its environment.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
     try:
         with (spawn.run_dir / "guard.log").open("ab") as log:
             try:
@@ -221,7 +226,7 @@ def _start(spawn: Spawn, deadline: Instant, clock: Clock) -> None:
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=log,
-                    env=environment,
+                    env=inherited(),  # it outlives us
                     pass_fds=(ready_w,),
                     start_new_session=True,
                     timeout=left_s(deadline, clock),

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 
 from sidecar.guard import wire
+from sidecar.guard.lines import cut
 
 LIMIT_BYTES = 64 * 1024
 """Kept for a client that does not read. More costs memory in every guard."""
@@ -41,14 +42,9 @@ class Output:
         if not data:
             self._flush_partial(run, stream)
             return False
-        *lines, rest = (self._partial[stream] + data).split(b"\n")
-        while len(rest) >= LINE_BYTES:
-            lines.append(rest[:LINE_BYTES])
-            rest = rest[LINE_BYTES:]
-        self._partial[stream] = rest
+        lines, self._partial[stream] = cut(self._partial[stream], data, LINE_BYTES)
         for line in lines:
-            for start in range(0, max(1, len(line)), LINE_BYTES):
-                self._add(run, stream, line[start : start + LINE_BYTES])
+            self._add(run, stream, line)
         return True
 
     def drain(self, fd: int, run: str, stream: str) -> None:

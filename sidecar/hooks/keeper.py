@@ -24,6 +24,7 @@ import socket
 import time
 
 from sidecar.guard import kernel, tree
+from sidecar.guard.lines import cut
 
 LINE_BYTES = 4096
 """A longer line is cut into several."""
@@ -51,13 +52,9 @@ class Lines:
             data = os.read(self.fd, READ_BYTES)
         except BlockingIOError:
             return False
-        *lines, self.rest = (self.rest + data).split(b"\n")
-        while len(self.rest) >= LINE_BYTES:
-            lines.append(self.rest[:LINE_BYTES])
-            self.rest = self.rest[LINE_BYTES:]
+        lines, self.rest = cut(self.rest, data, LINE_BYTES)
         for line in lines:
-            for start in range(0, max(1, len(line)), LINE_BYTES):
-                self._tell(line[start : start + LINE_BYTES])
+            self._tell(line)
         return bool(data)
 
     def finish(self) -> None:

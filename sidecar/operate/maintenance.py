@@ -4,8 +4,8 @@ from dataclasses import replace
 
 from sidecar.core.model import Settings, View
 from sidecar.errors import Refused
-from sidecar.operate.desk import Desk, Follower
-from sidecar.operate.settings import HEARD_WITHIN_MS, Change, Changed, require_known, write
+from sidecar.operate.desk import Desk
+from sidecar.operate.settings import HEARD_WITHIN_MS, Change, Changed, make, require_known
 
 
 def pause_cluster(desk: Desk, node: str | None, within_ms: int = HEARD_WITHIN_MS) -> Changed:
@@ -59,17 +59,11 @@ def resume_cluster(desk: Desk, node: str | None, within_ms: int = HEARD_WITHIN_M
 
 
 def _set(desk: Desk, change: Change, node: str | None, within_ms: int, *, paused: bool) -> Changed:
-    follower = Follower(desk, desk.read())
-    written = write(desk, follower, change, "paused", node)
-    settings = written or follower.view.settings
-    until = desk.after(within_ms)
-    while (
-        (silent := _silent(follower.view, settings, node, paused))
-        and desk.clock.now() < until
-        and not desk.halted()
-    ):
-        follower.newer(until)
-    return Changed(written is not None, _notes(settings, node, paused), silent)
+    def silent(view: View, settings: Settings) -> tuple[str, ...]:
+        return _silent(view, settings, node, paused)
+
+    made = make(desk, change, "paused", node, silent, within_ms)
+    return Changed(made.written, _notes(made.settings, node, paused), made.silent)
 
 
 def _silent(view: View, settings: Settings, node: str | None, paused: bool) -> tuple[str, ...]:

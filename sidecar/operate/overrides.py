@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from sidecar.core.model import Override, Settings, View
 from sidecar.errors import Refused
-from sidecar.operate.desk import Desk, Follower
-from sidecar.operate.settings import HEARD_WITHIN_MS, Changed, require_known, write
+from sidecar.operate.desk import Desk
+from sidecar.operate.settings import HEARD_WITHIN_MS, Changed, make, require_known
 
 Setting = Literal["priority", "eligible"]
 
@@ -48,13 +48,9 @@ def _change(desk: Desk, node: str, setting: Setting, value: bool | int | None, w
             require_known(view, node, also=tuple(o.node for o in view.settings.overrides))
         return None if getattr(found, setting) == value else _with(view.settings, found, setting, value)
 
-    follower = Follower(desk, desk.read())
-    written = write(desk, follower, change, setting, node)
-    until = desk.after(within_ms)
-    while (silent := _silent(follower.view, node)) and desk.clock.now() < until and not desk.halted():
-        follower.newer(until)
-    notes = () if follower.view.node(node) else (f"{node} is not there now; it counts when it is",)
-    return Changed(written is not None, notes, silent)
+    made = make(desk, change, setting, node, lambda view, _: _silent(view, node), within_ms)
+    notes = () if made.view.node(node) else (f"{node} is not there now; it counts when it is",)
+    return Changed(made.written, notes, made.silent)
 
 
 def _with(settings: Settings, found: Override, setting: Setting, value: bool | int | None) -> Settings:

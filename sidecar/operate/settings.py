@@ -58,6 +58,34 @@ Change = Callable[[View], Settings | None]
 """From what is there to what it should be; None: it is so already."""
 
 
+class Made(NamedTuple):
+    """A change, and the cluster as it is seen after it."""
+
+    written: bool  # False: it was so already
+    settings: Settings  # in force now
+    view: View
+    silent: tuple[str, ...]
+
+
+Silent = Callable[[View, Settings], tuple[str, ...]]
+"""From what is there and what is in force to the nodes that do not show it yet."""
+
+
+def make(desk: Desk, change: Change, setting: str, node: str | None, silent: Silent, within_ms: int) -> Made:
+    """Make *change* as `write` does, and wait *within_ms* for the nodes to show it.
+
+    Raises:
+        As `write`.
+    """
+    follower = Follower(desk, desk.read())
+    written = write(desk, follower, change, setting, node)
+    settings = written or follower.view.settings
+    until = desk.after(within_ms)
+    while (left := silent(follower.view, settings)) and desk.clock.now() < until and not desk.halted():
+        follower.newer(until)
+    return Made(written is not None, settings, follower.view, left)
+
+
 def require_known(view: View, node: str | None, also: tuple[str, ...]) -> None:
     """Raise Refused unless *node* is there, or in *also*, or the whole cluster is meant."""
     there = {record.node for record in view.nodes} | set(also)

@@ -1,5 +1,6 @@
 """Sentences about a view that several operations need: who is there, and what stands in the way."""
 
+from sidecar.core.candidate import NOT_ELIGIBLE
 from sidecar.core.model import LockRecord, NodeRecord, Request, Settings, View
 
 
@@ -79,8 +80,4 @@ def unfit(view: View, to: str | None, active: str | None) -> str | None:
 
 
 def _why_not(record: NodeRecord) -> str:
-    return (
-        "it is not eligible (node_options.eligible, or `sidecar set`)"
-        if not record.eligible
-        else record.message
-    )
+    return record.message if record.eligible else f"it is {NOT_ELIGIBLE}"

@@ -9,7 +9,6 @@ Before a hook of the server lane runs, the other lane's is ended: what `on_activ
 after `after_stop` has taken it away, nor `on_standby` take away what `before_active` has put up.
 """
 
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -21,11 +20,10 @@ from sidecar.core import state as s
 from sidecar.core.model import Role
 from sidecar.core.units import NO_EPOCH, Epoch
 from sidecar.events import HookEnded, HookFailed, emit
+from sidecar.guard.connect import inherited
 from sidecar.hooks.errand import Errand, Outcome
 from sidecar.runtime.lanes import Lane
 
-OURS = "SIDECAR_"
-"""Our own settings, secrets among them, are nobody else's business."""
 END_WITHIN_S = 5.0
 """For a hook that was called off; longer only where its processes hang in the kernel, and then it is left."""
 
@@ -43,8 +41,7 @@ class Place(NamedTuple):
 
 def environment_of(cluster: str, node: str, role: Role, epoch: Epoch) -> dict[str, str]:
     """Return our environment without our settings, and with what a server and a hook are told."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
-    return inherited | {
+    return inherited() | {
         "SIDECAR_CLUSTER": cluster,
         "SIDECAR_NODE": node,
         "SIDECAR_ROLE": role,

@@ -58,7 +58,7 @@ MUTANTS = (
     Mutant("a guard client that broke is not noticed", "sidecar/runtime/serving.py", "                self._broken(\"guard client\")\n", "                pass\n", f"{SERVING}::test_a_guard_client_that_broke_is_told_as_broken"),
     Mutant("an order for a run that is gone goes to the next", "sidecar/runtime/serving.py", "name = next((name for name, known in self._names.items() if known == run), None)", "name = next(iter(self._names), None)", f"{SERVING}::test_orders_for_a_run_that_is_gone_touch_nobody_else"),
     Mutant("a lost guard is the end of serving", "sidecar/runtime/serving.py", "                self._guard.respawn()\n", "                pass\n", f"{SERVING}::test_a_server_is_started_again_after_its_guard_was_lost"),
-    Mutant("the server sees our secrets", "sidecar/runtime/hooks.py", "{name: value for name, value in os.environ.items() if not name.startswith(OURS)}", "dict(os.environ)", f"{SERVING}::test_a_server_sees_its_role_and_nothing_of_our_own"),
+    Mutant("the server sees our secrets", "sidecar/guard/connect.py", "{name: value for name, value in os.environ.items() if not name.startswith(OURS)}", "dict(os.environ)", f"{SERVING}::test_a_server_sees_its_role_and_nothing_of_our_own"),
     Mutant("a server that was found is not known", "sidecar/runtime/serving.py", "            self._names[found.run] = 0\n", "            self._names[found.run] = 1\n", f"{SERVING}::test_the_next_sidecar_goes_on_with_the_run_as_number_0"),
     Mutant("what the guard told before the beginning is lost", "sidecar/runtime/serving.py", "        for event in early:\n            self._on_event(event)\n", "", f"{SERVING}::test_what_happens_between_attaching_and_beginning_is_told"),
     # probing
