@@ -15,6 +15,7 @@ import psutil
 
 from sidecar import clock, events
 from sidecar.core import advance as core_advance
+from sidecar.core import candidate as core_candidate
 from sidecar.core import decide as core_decide
 from sidecar.core import moves as core_moves
 from sidecar.core import requests as core_requests
@@ -120,6 +121,7 @@ PUT = (
     (core_advance, {"replace": swift.replace}),
     (core_moves, {"replace": swift.replace}),
     (core_requests, {"replace": swift.replace}),
+    (core_candidate, {"replace": swift.replace}),
     (lanes, {"threading": _THREADING, "SimpleQueue": SimpleQueue, "emit": _emit, "LOG": _LOG}),
     (locking, {"LOG": _LOG}),
     (clock, {"random": _Random}),
@@ -136,6 +138,7 @@ PUT = (
             "wall_ms": _wall_ms,
             "psutil": _PSUTIL,
             "decide": _decide,
+            "replace": swift.replace,
         },
     ),
     (
