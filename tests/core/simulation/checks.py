@@ -9,6 +9,7 @@ from tests.core.simulation.facts import Facts
 from tests.core.simulation.host import Host, Tree
 from tests.core.simulation.loop import Loop, Violation
 from tests.core.simulation.node import Node
+from tests.core.simulation.store import Store
 
 STEP_MS = 50
 ROUTINE = (s.Renew, s.ExtendServer)  # left out of the story
@@ -16,8 +17,8 @@ ACTIVATED_MAX_MS = 250  # beyond a probe's period: how long a standby that activ
 
 
 class Checks:
-    def __init__(self, loop: Loop, hosts: list[Host], facts: Facts) -> None:
-        self.loop, self.hosts, self.facts = loop, hosts, facts
+    def __init__(self, loop: Loop, hosts: list[Host], facts: Facts, store: Store) -> None:
+        self.loop, self.hosts, self.facts, self.store = loop, hosts, facts, store
         self.started: dict[str, Epoch] = {}  # highest epoch of an active server, per node
 
     def violation(self, text: str) -> Violation:
@@ -83,6 +84,7 @@ class Checks:
         phase = node.phase
         if phase is not before.phase:
             self._moved(sidecar, before.phase, phase, node.memory)
+            self._trusted(sidecar, before.phase, phase)
 
     def _moved(self, sidecar: Node, before: s.Phase, phase: s.Phase, memory: s.Memory) -> None:
         if isinstance(before, s.Holding) and isinstance(phase, s.Ending | s.Idle):
@@ -97,6 +99,27 @@ class Checks:
         request = memory.view.request if memory.view is not None else None
         if request is None or request.id not in self.facts.confirmed:
             raise self.violation(f"T1: {sidecar.name} hands over though nobody confirmed {request}")
+
+    def _trusted(self, sidecar: Node, before: s.Phase, phase: s.Phase) -> None:
+        """The lemma under S1: a lease is trusted no longer than the store keeps it, by whatever clock.
+
+        The margins of the guard hide for a while what is wrong here.
+        """
+        if not isinstance(phase, s.Holding):
+            return
+        if isinstance(before, s.Holding) and before.lease == phase.lease:
+            return
+        store, lease = self.store, phase.lease
+        lock = store.content.lock
+        if lock is None or (lock.state, lock.node, lock.epoch) != ("held", sidecar.host.name, lease.epoch):
+            return  # given up, broken or replaced since
+        self.loop.counts["lease trusted"] += 1
+        until = sidecar.clock.true(lease.deadline)
+        if until > store.expires_at:
+            longer_ms = until - store.expires_at
+            raise self.violation(
+                f"S1: {lease} of {sidecar.name} is trusted {longer_ms} ms longer than it is kept"
+            )
 
     def _answered(self, sidecar: Node, before: s.Phase, phase: s.Phase, request: Request) -> None:
         name = sidecar.name

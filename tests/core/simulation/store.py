@@ -40,7 +40,7 @@ class Store:
         self.nodes: dict[str, tuple[NodeRecord, int]] = {}
         self.revision = 1
         self.lock_index = 1  # changes with every write of the lock
-        self.expires_at = 0  # of the lock, where the store keeps leases
+        self.expires_at = 0  # of the lock; where the store keeps no leases, before this no observer gets it
         self.generation = 0  # a wiped or restored store is another store
         self.frozen_until = 0
         self.denied_until = 0  # credentials are refused
@@ -206,6 +206,8 @@ class Store:
         if lock is not None and self.leases:
             self.expires_at = self._expiry(lock) - age_ms
             self._watch_expiry(self.lock_index)
+        elif lock is not None:
+            self.expires_at = self.loop.now + lock.ttl_ms
         self._changed()
 
     def _expiry(self, lock: LockRecord) -> int:

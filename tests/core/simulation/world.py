@@ -101,7 +101,7 @@ class World:
             self.hosts.append(Host(loop, name, clock, Times(ttl_ms, ttl_ms * 3 // 2, ttl_ms)))
             self.hosts[-1].hooks = hooks
         self.standby_lifetime_ms = lifetime_ms if standby == "monitoring" else None
-        self.checks = Checks(loop, self.hosts, self.facts)
+        self.checks = Checks(loop, self.hosts, self.facts, self.store)
         self.commands = Commands(loop, self.store, self.network, self.hosts, self.facts, ttl_ms)
         self.faults = Faults(self)
         self._wire()

@@ -14,7 +14,7 @@ DECIDE, TABLE, REQUESTS, HOOKS = (
 MUTANTS = (
     # units: what a lease is worth
     Mutant("lease counted from too late", "sidecar/core/units.py", "(sent_at + usable", "(sent_at + 900 + usable", f"{DECIDE}::test_a_lease_counts_from_before_it_was_sent_and_errs_towards_lost", schedules=25, slice=True),
-    Mutant("clock drift ignored", "sidecar/core/units.py", "DRIFT_PERMILLE = 10", "DRIFT_PERMILLE = -40", f"{DECIDE}::test_a_lease_counts_from_before_it_was_sent_and_errs_towards_lost"),
+    Mutant("clock drift ignored", "sidecar/core/units.py", "DRIFT_PERMILLE = 10", "DRIFT_PERMILLE = 0", f"{DECIDE}::test_a_lease_counts_from_before_it_was_sent_and_errs_towards_lost", schedules=10),
     Mutant("silence cut short", "sidecar/core/units.py", "return ttl_ms + -(-ttl_ms *", "return ttl_ms * 3 // 4 + -(-ttl_ms *", f"{DECIDE}::test_a_lease_counts_from_before_it_was_sent_and_errs_towards_lost", schedules=10),
     Mutant("deadline of a lease doubled", "sidecar/core/units.py", "sent_at + usable_ms", "sent_at + 2 * usable_ms", f"{DECIDE}::test_a_lease_counts_from_before_it_was_sent_and_errs_towards_lost", schedules=10),
     # bugs that the simulation has found
