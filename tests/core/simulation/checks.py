@@ -161,6 +161,8 @@ class Checks:
         """Return for how long somebody able to act could have seen it; too long is a violation."""
         guard = host.guard
         able = sidecar is not None and sidecar.state is not None and sidecar.alive and not sidecar.frozen
+        if sidecar is not None and sidecar.state is not None and isinstance(sidecar.state.phase, s.Finished):
+            able = False  # it leaves, and the server is kept
         able = able and guard is not None and not guard.frozen and not host.suspended
         visible_ms += STEP_MS if able and not tree.dying else 0  # killed, all that can be done is done
         if visible_ms > host.times.ttl_ms // 5 + ACTIVATED_MAX_MS:

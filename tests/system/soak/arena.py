@@ -225,6 +225,8 @@ class Arena:
         place = self.random.choice(self.places)
         role = "active" if place.name == self.serving() else "standby"
         card = self.deck.another(role)
+        if card is None:
+            return
         number = len(played)
         played.append((card, "not reached"))
         try:

@@ -114,7 +114,7 @@ class Deck:
         """Tell whether a second fault comes on top of the next one."""
         return not self._once and self._random.random() < SECOND
 
-    def another(self, role: str) -> Card:
+    def another(self, role: str) -> Card | None:
         """Return any fault of a node in *role*, to come on top of one; it stays in the deck."""
         found = [card for card in self._all if card.role == role and isinstance(card.kind, Kind)]
-        return self._random.choice(found)
+        return self._random.choice(found) if found else None
