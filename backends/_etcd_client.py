@@ -336,6 +336,7 @@ class Client:
                 if error is None and not attempt.sent:
                     self._connected(attempt, method, request, deadline, metadata, done)
                     continue
+                self._over({attempt})
                 pending.discard(attempt)
                 if error is None:
                     body = attempt.future.result()
@@ -359,8 +360,7 @@ class Client:
         finally:
             for attempt in pending:
                 attempt.future.cancel()
-            with self._state:
-                self._calls -= pending
+            self._over(pending)
         for attempt in pending:
             attempt.endpoint.connected = False
         if maybe or any(attempt.sent for attempt in pending):
@@ -371,6 +371,11 @@ class Client:
         if effect and (maybe or any(attempt.sent for attempt in pending)):
             raise OutcomeUnknown(reason)
         raise NotSent(reason)
+
+    def _over(self, attempts: set[_Attempt]) -> None:
+        """Forget them: `close` has nothing to cancel there, and each one keeps 4 KB of gRPC's."""
+        with self._state:
+            self._calls -= attempts
 
     def _order(self) -> list[Endpoint]:
         with self._state:

@@ -3,7 +3,6 @@
 Keys are named relative to the cluster's prefix, as SPEC.md lists them. A plug-in may use this module.
 """
 
-import difflib
 import re
 import threading
 from collections.abc import Iterable, Mapping
@@ -64,6 +63,8 @@ def known_options(section: str, options: Mapping[str, object], known: Iterable[s
     names = sorted(known)
     for name in options:
         if name not in names:
+            import difflib  # needed only for the message
+
             near = difflib.get_close_matches(name, names, n=1)
             hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(names)}"
             raise ConfigError(f"{section}.{name}: unknown key; {hint}")

@@ -5,7 +5,6 @@ a sixth of what ``status`` may take, so the ``entry_points.txt`` of installed di
 directly first (2 ms); what only the slow way can see (zipped or editable eggs) is still found by it.
 """
 
-import configparser
 import os
 import sys
 from collections.abc import Iterator
@@ -61,14 +60,14 @@ def _from_files() -> Iterator[tuple[str, str]]:
 
 
 def _parse(text: str) -> Iterator[tuple[str, str]]:
-    parser = configparser.ConfigParser(delimiters=("=",), interpolation=None, strict=False)
-    parser.optionxform = str  # type: ignore[assignment,method-assign]  # names keep their case
-    try:
-        parser.read_string(text)
-    except configparser.Error:
-        return
-    for name, target in parser[GROUP].items():
-        yield name, target.partition("[")[0].strip()
+    """Read it line by line, as `importlib.metadata` does; `configparser` would stay with 0.2 MB."""
+    section = ""
+    for line in map(str.strip, text.splitlines()):
+        if line.startswith("["):
+            section = line
+        elif section == f"[{GROUP}]" and "=" in line and not line.startswith(("#", ";")):
+            name, _, target = line.partition("=")
+            yield name.strip(), target.partition("[")[0].strip()
 
 
 def _from_metadata() -> Iterator[tuple[str, str]]:

@@ -40,7 +40,7 @@ def main() -> int:
     if options.json:
         options.json.write_text(results.document(rows, facts))
     if options.write:
-        results.write(rows, facts)
+        results.write("peers", rows, facts)
     for row in rows:
         for failure in row.failures:
             print(f"bench: not measured: {row.measure}, {row.subject}: {failure}", file=sys.stderr)

@@ -5,6 +5,7 @@ its rest, told by each answer of ``/active``, does not fall below TTL × 0.99 le
 Open loop: each request has its instant, and a late answer makes the next ones late, as it does for people.
 """
 
+import argparse
 import asyncio
 import json
 import resource
@@ -45,10 +46,23 @@ class Seen:
 
 def main() -> int:
     """Measure everything; return 1 where an answer was wrong."""
-    quick = "--quick" in sys.argv[1:]
+    parser = argparse.ArgumentParser(prog="bench api", description="Measure the HTTP API under load.")
+    parser.add_argument("--quick", action="store_true", help="five seconds instead of thirty each")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all samples here, too")
+    parser.add_argument(
+        "--write", action="store_true", help="keep the results in docs/benchmarks.md and .json"
+    )
+    options = parser.parse_args()
+    if options.write and options.quick:
+        parser.error("--write keeps a whole run: leave out --quick")
+    facts = results.machine()
     with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as folder:
-        rows = measure(Path(folder), 5 if quick else 30)
+        rows = measure(Path(folder), 5 if options.quick else 30)
     print(results.table(rows))
+    if options.json:
+        options.json.write_text(results.document(rows, facts))
+    if options.write:
+        results.write("api", rows, facts)
     for row in rows:
         for failure in row.failures:
             print(f"bench: {row.measure}: {failure}", file=sys.stderr)

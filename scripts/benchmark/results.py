@@ -6,11 +6,11 @@ import platform
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 import psutil
 
@@ -52,16 +52,19 @@ class Row:
     def cells(self) -> list[str]:
         """Return what the table shows."""
         figures = (self.median, self.maximum)
-        shown = ["-" if value is None else f"{value:.{_digits(self.unit)}f} {self.unit}" for value in figures]
-        target = "" if self.target is None else f"≤ {self.target:.{_digits(self.unit)}f} {self.unit}"
+        shown = ["-" if value is None else self._shown(value) for value in figures]
+        target = "" if self.target is None else f"≤ {self._shown(self.target)}"
         return [self.measure, self.subject, str(len(self.samples)), *shown, target, self.verdict]
+
+    def _shown(self, value: float) -> str:
+        return f"{value:.{_digits(self.unit)}f} {self.unit}".rstrip()
 
 
 HEADER = ["measured", "subject", "n", "median", "maximum", "target (median)", ""]
 
 
 def _digits(unit: str) -> int:
-    return {"ms": 0, "MB": 1}.get(unit, 2)
+    return {"": 0, "ms": 0, "MB": 1}.get(unit, 2)
 
 
 def limit(rows: Sequence[Row], subject: str, peer: str, factor: float) -> None:
@@ -108,27 +111,61 @@ def _said(*command: str) -> str:
 
 def document(rows: Sequence[Row], facts: dict[str, Any]) -> str:
     """Return the results as JSON."""
+    return _json({"v": 1} | _run(rows, facts))
+
+
+def write(
+    run: Literal["peers", "api"], rows: Sequence[Row], facts: dict[str, Any], docs: Path = DOCS
+) -> None:
+    """Keep the results of *run* in docs/, beside those of the other one."""
+    docs.mkdir(exist_ok=True)
+    kept = docs / "benchmarks.json"
+    before = json.loads(kept.read_text()) if kept.exists() else {"v": 1}
+    found = before | (_run(rows, facts) if run == "peers" else {"api": _run(rows, facts)})
+    kept.write_text(_json(found))
+    (docs / "benchmarks.md").write_text(page(found))
+    print(f"bench: wrote {docs}/benchmarks.md and .json", file=sys.stderr)
+
+
+def _json(found: dict[str, Any]) -> str:
+    return json.dumps(found, indent=1, ensure_ascii=False) + "\n"
+
+
+def _run(rows: Sequence[Row], facts: dict[str, Any]) -> dict[str, Any]:
     figures = [asdict(row) | {"median": row.median, "maximum": row.maximum} for row in rows]
-    return json.dumps({"v": 1, "machine": facts, "rows": figures}, indent=1, ensure_ascii=False) + "\n"
+    return {"machine": facts, "rows": figures}
 
 
-def write(rows: Sequence[Row], facts: dict[str, Any]) -> None:
-    """Keep the results in docs/."""
-    DOCS.mkdir(exist_ok=True)
-    (DOCS / "benchmarks.json").write_text(document(rows, facts))
-    (DOCS / "benchmarks.md").write_text(page(rows, facts))
-    print(f"bench: wrote {DOCS}/benchmarks.md and .json", file=sys.stderr)
+def page(found: dict[str, Any]) -> str:
+    """Return what is in benchmarks.json as Markdown."""
+    api = found.get("api", {})
+    machine = f"Measured on:\n{_facts(api)}\n\n" if api else ""
+    return PAGE.format(
+        grid=_grid(found), notes=_notes(found), facts=_facts(found), api=_grid(api), api_machine=machine
+    )
 
 
-def page(rows: Sequence[Row], facts: dict[str, Any]) -> str:
-    """Return the results as Markdown."""
-    lines = [HEADER, ["---"] * len(HEADER), *(row.cells() for row in rows)]
-    grid = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+def _rows(run: dict[str, Any]) -> list[Row]:
+    names = {field.name for field in fields(Row)}
+    return [Row(**{name: row[name] for name in names & row.keys()}) for row in run.get("rows", [])]
+
+
+def _grid(run: dict[str, Any]) -> str:
+    if not run.get("rows"):
+        return "Not measured yet."
+    lines = [HEADER, ["---"] * len(HEADER), *(row.cells() for row in _rows(run))]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _notes(run: dict[str, Any]) -> str:
+    rows = _rows(run)
     told = [(row, row.note) for row in rows if row.note]
     told += [(row, f"{len(row.failures)} failed, {row.failures[0]}") for row in rows if row.failures]
-    notes = "\n".join(f"- {row.measure}, {row.subject}: {text}" for row, text in told)
-    facts_lines = "\n".join(f"- {name.replace('_', ' ')}: {value}" for name, value in facts.items())
-    return PAGE.format(grid=grid, notes=notes, facts=facts_lines)
+    return "\n".join(f"- {row.measure}, {row.subject}: {text}" for row, text in told)
+
+
+def _facts(run: dict[str, Any]) -> str:
+    return "\n".join(f"- {name.replace('_', ' ')}: {value}" for name, value in run.get("machine", {}).items())
 
 
 PAGE = """\
@@ -169,7 +206,26 @@ same command, store and TTL.
 - **SIGTERM, etcd**: `etcdctl lock` 3.4 does not pass SIGTERM on to its command, keeps the lock and waits
   for the command to end. It has nothing to be measured there.
 
-## Machine
+## The HTTP API
+Written by `./scripts/bench api --write`, in a run of its own: an active `sidecar exec` with the API on, on
+one etcd, TTL 10 s, renewed every 2 s.
+
+{api}
+
+- **/active** is asked at instants that are fixed in advance, on up to 20 connections. The time counts from
+  that instant on, so an answer that is late makes the next ones late, as it does for people.
+- **the lease's rest** is what each answer tells. It does not fall below 7.9 s (TTL × 0.99, less one period)
+  by more than a renewal takes, unless a renewal was late: a flood would show there.
+- **idle connections** are opened and ask nothing. The API keeps 200 and closes the one that has been quiet
+  longest for each that comes beyond.
+- **a body of 1000 MB** is sent to a command that takes 16 KB. What was taken is what went into buffers and
+  was dropped before the connection was cut off.
+- **memory** is the sum of the PSS of sidecar, guard and keeper (`/proc/PID/smaps_rollup`), byte code
+  compiled as pip does it. A page of the interpreter or of a library counts by its share where other
+  processes have it mapped, too: beside other Pythons the sum is up to 12 MB less than on a machine where
+  nothing else runs.
+
+{api_machine}## Machine
 {facts}
 - `load average` is that at the start, over 1, 5 and 15 minutes. Above the number of cores every figure in
   milliseconds is worse than on a quiet machine.
