@@ -306,7 +306,7 @@ class Client:
         pending: set[_Attempt] = set()
         waiting = self._order()
         maybe, again, reason = False, False, "no time left before it was asked"
-        next_at = round_at = started_at = self._clock.now()
+        next_at = round_at = paused_until = started_at = self._clock.now()
         try:
             while True:
                 now = self._clock.now()
@@ -326,7 +326,8 @@ class Client:
                     if again or not asked:
                         waiting = [endpoint for endpoint in self._order() if endpoint not in asked]
                         round_at, again = now, False
-                        next_at = Instant(now + random.randint(PAUSE_MS // 2, PAUSE_MS * 3 // 2))
+                        paused_until = Instant(now + random.randint(PAUSE_MS // 2, PAUSE_MS * 3 // 2))
+                        next_at = paused_until
                 until = next_at if waiting else Instant(round_at + REASK_MS)
                 try:
                     attempt = done.get(timeout=left_s(min(until, deadline), self._clock) + 0.001)
@@ -356,7 +357,7 @@ class Client:
                 known_good = attempt.endpoint.version is not None  # an election, a restart
                 again = again or known_good or self._clock.now() - started_at < PATIENCE_MS
                 attempt.endpoint.connected = False
-                next_at = self._clock.now()  # do not wait for the hedge: this one is over
+                next_at = max(self._clock.now(), paused_until)  # do not wait for the hedge: this one is over
         finally:
             for attempt in pending:
                 attempt.future.cancel()

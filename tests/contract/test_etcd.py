@@ -12,10 +12,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from backends._etcd_client import _Attempt
+from backends._etcd_client import PAUSE_MS, _Attempt
 from backends._etcd_leases import Lease, Leases
 from backends.etcd import EtcdBackend
 from sidecar.clock import BootClock
@@ -176,6 +177,30 @@ def test_without_a_quorum_reads_are_not_sent_and_writes_unknown(
             backend.write(order(), expected=0, hold=hold, deadline=soon(500))
         etcd_cluster.heal()
         assert backend.renew(hold, deadline=soon(5_000)).hold == hold
+
+
+def test_bug_members_without_a_majority_were_asked_without_a_pause(
+    etcd_cluster: EtcdCluster, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """250 requests a second: what was still to come of one round ended the pause before the next."""
+    with connected(namespace, *etcd_cluster.urls) as backend:
+        assert isinstance(backend, EtcdBackend)
+        backend.read(deadline=soon())
+        for index in etcd_cluster.followers():
+            etcd_cluster.kill(index)
+        begun: list[int] = []
+        start = backend._client._start
+
+        def counted(*given: Any) -> _Attempt:
+            begun.append(now())
+            return start(*given)
+
+        monkeypatch.setattr(backend._client, "_start", counted)
+        with pytest.raises(NotSent):
+            backend.read(deadline=soon(2_000))
+
+        rounds = 2_000 // (PAUSE_MS // 2) + 1
+        assert 3 < len(begun) <= rounds * len(etcd_cluster.urls)
 
 
 def test_c10_a_member_of_another_cluster_is_refused(etcd34: Etcd, etcd35: Etcd, namespace: str) -> None:

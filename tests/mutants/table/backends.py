@@ -28,6 +28,8 @@ MUTANTS = (
     Mutant("etcd: an unknown acquisition stays the spare", "backends/etcd.py", "        except OutcomeUnknown:\n            self._known_epoch = None", "        except OutcomeUnknown:\n            self._leases.keep_spare(lease)", f"{ETCD} -k left_to_expire"),
     Mutant("etcd: old spares are used", "backends/_etcd_leases.py", "return spare if age_ms * SPARE_AGE_DIVISOR <= spare.ttl_s * 1000 else None", "return spare", f"{ETCD} -k spare"),
     Mutant("etcd: another cluster's answers count", "backends/_etcd_client.py", "            if same and not back:", "            if True:", f"{ETCD} {FAULTS} -k another_cluster or (s3 and etcd34)"),
+    Mutant("etcd: answered requests are kept", "backends/_etcd_client.py", "                self._over({attempt})\n", "", f"{ETCD} -k kept_for_ever"),
+    Mutant("etcd: no pause between two rounds", "backends/_etcd_client.py", "next_at = max(self._clock.now(), paused_until)", "next_at = self._clock.now()", f"{ETCD} -k without_a_pause"),
     Mutant("etcd: no hedge", "backends/_etcd_client.py", "next_at = Instant(now + min(share_ms, HEDGE_MAX_MS))", "next_at = Instant(deadline + share_ms)", f"{ETCD} -k black_holed"),
     Mutant("etcd: a lost answer is not sent", "backends/_etcd_client.py", "        if effect and (maybe or any(attempt.sent for attempt in pending)):", "        if effect and maybe:", f"{FAULTS} -k (lost_answer or still_arrive) and etcd34"),
     Mutant("etcd: the watch starts one too late", "backends/_etcd_watch.py", "start_revision=start.revision + 1", "start_revision=start.revision + 2", f"{CLAUSES} -k c10 and etcd34"),
