@@ -16,9 +16,10 @@ from typing import NamedTuple
 
 from sidecar.clock import BootClock, Clock, left_s
 from sidecar.core.units import Instant
+from sidecar.guard import tree
 
 GRACE_MS = 5_000
-"""For a keeper to start, to kill and to tell, on a busy machine. Then it is killed itself."""
+"""For a keeper to start, to kill and to tell, on a busy machine. Then it is killed, with what is below it."""
 DATAGRAM_MAX = 16 * 1024
 _START = Path(__file__).with_name("start.py")
 
@@ -77,6 +78,7 @@ class Errand:
         status, why = self._listen(ours, deadline)
         self._close(ours)
         if why == _LOST:
+            tree.signal_descendants(keeper.pid, signal.SIGKILL)  # while they can be found below it
             keeper.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
             keeper.wait(GRACE_MS / 1000 if why == _LOST else 0.1)  # else Popen reaps it later

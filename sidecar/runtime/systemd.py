@@ -37,7 +37,8 @@ class Manager:
         """Take the variables out of *environ*."""
         address = environ.pop("NOTIFY_SOCKET", "")
         period_us, pid = environ.pop("WATCHDOG_USEC", ""), environ.pop("WATCHDOG_PID", str(os.getpid()))
-        watched = period_us.isascii() and period_us.isdigit() and pid == str(os.getpid())
+        known = period_us.isascii() and period_us.isdigit() and int(period_us) > 0
+        watched = known and pid == str(os.getpid())
         self._every_ms = max(1, int(period_us) // 2_000) if watched else EVERY_MS
         self._clock = clock
         self._due_at = Instant(0)

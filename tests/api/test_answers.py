@@ -1,18 +1,22 @@
 """Goal: `/active` is never yes when the guard may have killed, and every no says why.
 
-Method: the pure answers, phase by phase and instant by instant.
+Method: the pure answers, phase by phase and instant by instant; what they are made from, on a clock of the
+test's own.
 Not covered: HTTP (test_served.py), whether the turns are true (tests/system/test_api.py).
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import pytest
 
 from sidecar.api import answers
+from sidecar.api.memory import Memory
+from sidecar.clock import ManualClock
 from sidecar.core import state as s
+from sidecar.core.model import View
 from sidecar.core.units import Instant
 from sidecar.runtime.turn import Turn
-from tests.core.made import BUSY, EPOCH, LEASE, MONITORING, NOW, POLICY, at, serving, view
+from tests.core.made import BUSY, EPOCH, LEASE, MONITORING, NOW, POLICY, at, other, serving, view
 
 KILL_AT = LEASE.kill_at(POLICY)
 IDLE_MEMORY = s.Memory(view=view(), mark=EPOCH)
@@ -108,3 +112,44 @@ def test_who_could_not_is_not_ready(told: Turn, says: str) -> None:
 @pytest.mark.parametrize("age_ms", [None, POLICY.ttl_ms + 1])
 def test_a_standby_that_does_not_see_the_store_is_not_ready(age_ms: int | None) -> None:
     assert "the store" in str(answers.why_not_ready(READY, alive, age_ms, NOW))
+
+
+# What is remembered.
+
+
+@dataclass
+class Remembered:
+    """A node whose loop turns when the test says so."""
+
+    clock: ManualClock = field(default_factory=lambda: ManualClock(NOW))
+
+    def __post_init__(self) -> None:
+        self.memory = Memory(self.clock, "plant-7", "local", "a", "http://a:8008")
+
+    def turn(self, shown: View) -> None:
+        node = s.Node(s.Idle(), s.Memory(view=shown, mark=EPOCH))
+        self.memory.take(Turn(node, POLICY, self.clock.now()))
+
+
+def test_the_view_grows_old_although_the_loop_turns() -> None:
+    node, shown = Remembered(), view()
+    assert node.memory.view_age_ms is None
+
+    for _ in range(3):
+        node.turn(shown)
+        node.clock.advance(1_000)
+
+    assert node.memory.view_age_ms == 3_000
+
+
+def test_the_words_of_another_node_grow_old_although_the_store_shows_something_new() -> None:
+    node, words = Remembered(), other("b")
+    node.turn(view(nodes=(words,)))
+    node.clock.advance(3_000)
+    node.turn(view(nodes=(words, other("c"))))
+
+    found = node.memory.status()["nodes"]
+    assert isinstance(found, list)
+    ages_s = {one["node"]: one["last_seen_s"] for one in found}
+    assert ages_s["b"] >= 3.0
+    assert ages_s["c"] < 3.0

@@ -5,12 +5,14 @@ the nodes are played. Times are shorter than in production, see `Limits`.
 Not covered: a whole sidecar (tests/system/test_api.py), thousands of connections (scripts/bench api).
 """
 
+import gzip
 import json
 import socket
 import ssl
+import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +20,12 @@ from typing import Any
 import pytest
 
 from sidecar import events
+from sidecar.api.access import IN_THE_CLEAR, Access
+from sidecar.api.feed import INCOMING_MAX, KEPT_MAX, READERS_MAX, Feed
 from sidecar.api.limits import USUAL
 from sidecar.api.server import Api
 from sidecar.clock import BootClock, wall_ms
-from sidecar.config import from_text
+from sidecar.config import Secret, from_text
 from sidecar.core import state as s
 from sidecar.errors import ConfigError
 from tests.api.served import TOKEN, WITHIN_S, Served, lease, served
@@ -231,6 +235,49 @@ def test_a_reader_that_comes_back_gets_what_it_has_missed(api: Served, reader: R
         assert again.next("probe_failed")["failures"] == 2
 
 
+def test_a_reader_that_comes_back_late_is_not_dropped_for_all_it_has_missed() -> None:
+    feed, drops = Feed("a"), list[None]()
+    for number in range(KEPT_MAX):
+        feed.hear(probe_failed(number))
+    feed.spread()
+
+    with feed.reading(b"{}", "0", lambda: drops.append(None)) as back:
+        frames = [back.waiting.get_nowait() for _ in range(back.waiting.qsize())]
+
+    assert drops == []
+    assert b'"failures":%d,' % (KEPT_MAX - 1) in frames[-1]
+
+
+def test_events_pile_up_nowhere() -> None:
+    feed = Feed("a")
+    for number in range(2 * INCOMING_MAX):
+        feed.hear(probe_failed(number))
+    assert len(feed._incoming) == INCOMING_MAX
+
+    feed.spread()
+    assert len(feed._kept) == KEPT_MAX
+
+
+def test_what_is_prose_for_the_log_is_not_told(api: Served, reader: Reader) -> None:
+    reader.next("status")
+    events.emit(events.Notice(text="x"))
+    events.emit(probe_failed(1))
+
+    assert reader.next(events.Notice.NAME, events.ProbeFailed.NAME)["failures"] == 1
+
+
+def test_only_so_many_readers_and_one_that_leaves_makes_room(api: Served) -> None:
+    with ExitStack() as stack:
+        readers = [stack.enter_context(closing(Reader(api))) for _ in range(READERS_MAX)]
+        for one in readers:
+            one.next("status")
+        with open_connection(api, b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n") as refused:
+            assert refused.recv(1000).startswith(b"HTTP/1.1 503")
+
+        readers[0].close()
+        wait_until(lambda: not api.api._feed.is_full, "room for one more")
+
+
 def test_a_reader_that_takes_nothing_is_dropped(api: Served) -> None:
     serve(api)
     slow = socket.socket()
@@ -295,6 +342,28 @@ def test_plain_http_from_elsewhere_is_refused_unless_allowed(tmp_path: Path) -> 
         assert api.post("/pause", b"[]").status == 400, "and so is this machine"
     with served(tmp_path, listen=f"0.0.0.0:{port}", plain_http_commands=True) as api:
         assert api.ask("POST", "/pause", b"[]", headers, host=own).status == 400
+
+
+@pytest.mark.parametrize(
+    ("own_address", "taken"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.8.8", True),
+        ("::1", True),
+        ("::ffff:127.0.0.1", True),
+        ("192.0.2.1", False),
+        ("::ffff:192.0.2.1", False),
+        ("fe80::1%eth0", False),
+        ("x", False),
+        (None, False),
+    ],
+)
+def test_plain_http_is_taken_at_an_address_of_the_loopback_alone(
+    own_address: str | None, *, taken: bool
+) -> None:
+    access = Access(Secret(TOKEN), encrypted=False, plain_too=False)
+
+    assert access.denial(f"Bearer {TOKEN}", own_address) == (None if taken else IN_THE_CLEAR)
 
 
 def _own_address() -> str:
@@ -441,6 +510,16 @@ def test_a_bad_certificate_is_an_error_at_the_start(tmp_path: Path) -> None:
         pass
 
 
+def test_an_encrypted_key_is_an_error_and_no_question(tmp_path: Path) -> None:
+    tls, locked = Tls.make(tmp_path), tmp_path / "locked.pem"
+    encrypt = f"openssl pkey -aes256 -passout pass:x -in {tls.key} -out {locked}"
+    subprocess.run(encrypt.split(), check=True, capture_output=True)
+    files: dict[str, Any] = {"tls_cert_file": str(tls.cert), "tls_key_file": str(locked)}
+
+    with pytest.raises(ConfigError, match="the key is encrypted"), served(tmp_path, **files):
+        pass
+
+
 # Bounds.
 
 SMALL = USUAL._replace(open_max=20, head_within_s=1.0, body_within_s=0.5)
@@ -452,18 +531,52 @@ def small(tmp_path: Path) -> Iterator[Served]:
         yield made
 
 
+@contextmanager
+def silent(folder: Path, count: int, **limits: Any) -> Iterator[tuple[Served, list[socket.socket]]]:
+    """Serve TLS, and open *count* connections that never begin a handshake."""
+    tls = Tls.make(folder / "tls")
+    files: dict[str, Any] = {"tls_cert_file": str(tls.cert), "tls_key_file": str(tls.key)}
+    with (
+        served(folder, tls=tls.context(), limits=USUAL._replace(**limits), **files) as made,
+        ExitStack() as stack,
+    ):
+        yield made, [stack.enter_context(open_connection(made)) for _ in range(count)]
+
+
 def open_connection(api: Served, text: bytes = b"") -> socket.socket:
     made = socket.create_connection(("127.0.0.1", api.port), WITHIN_S)
     made.sendall(text)
     return made
 
 
-def test_idle_connections_make_room_for_a_check(small: Served) -> None:
-    with ExitStack() as stack:
-        idle = [stack.enter_context(open_connection(small)) for _ in range(10 * SMALL.open_max)]
-        assert small.get("/openapi.json").status == 200
-        closed = [one for one in idle[: -SMALL.open_max] if _is_closed(one)]
-        assert len(closed) == len(idle) - SMALL.open_max
+def test_idle_connections_make_room_for_a_check(tmp_path: Path) -> None:
+    """At once, not when they have been silent for too long."""
+    with served(tmp_path, limits=SMALL._replace(head_within_s=60.0)) as api, ExitStack() as stack:
+        idle = [stack.enter_context(open_connection(api)) for _ in range(10 * SMALL.open_max)]
+        assert api.get("/openapi.json").status == 200
+        assert all(_is_closed(one) for one in idle[: -SMALL.open_max])
+
+
+def test_a_reader_of_events_is_not_closed_to_make_room(small: Served) -> None:
+    with closing(Reader(small)) as reader, ExitStack() as stack:
+        reader.next("status")
+        for _ in range(2 * SMALL.open_max):
+            stack.enter_context(open_connection(small))
+        assert small.get("/openapi.json").status == 200, "all of them have come in"
+
+        events.emit(probe_failed(1))
+        assert reader.next("probe_failed")["failures"] == 1
+
+
+def test_a_handshake_that_does_not_come_is_given_up(tmp_path: Path) -> None:
+    with silent(tmp_path, 1, handshake_within_s=0.5) as (_, (one,)):
+        assert _is_closed(one)
+
+
+def test_handshakes_that_do_not_come_make_room_for_a_check(tmp_path: Path) -> None:
+    with silent(tmp_path, 20, handshakes_max=5, handshake_within_s=60.0) as (api, waiting):
+        assert api.get("/openapi.json").status == 200
+        assert all(_is_closed(one) for one in waiting[:-5])
 
 
 def test_a_head_that_does_not_end_is_cut_off(small: Served) -> None:
@@ -505,11 +618,13 @@ def test_a_flood_of_headers_is_refused(small: Served, head: bytes) -> None:
         assert answer.startswith((b"HTTP/1.1 400", b"HTTP/1.0 400"))
 
 
+PAUSE = b"POST /pause HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n" % TOKEN.encode()
+
+
 def test_a_huge_body_is_not_read(small: Served) -> None:
-    length = b"POST /pause HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n" % TOKEN.encode()
-    with open_connection(small, length + b"Content-Length: 1000000000\r\n\r\n") as one:
+    with open_connection(small, PAUSE + b"Content-Length: 1000000000\r\n\r\n") as one:
         assert one.recv(100).startswith(b"HTTP/1.1 413")
-    with open_connection(small, length + b"Transfer-Encoding: chunked\r\n\r\n") as one:
+    with open_connection(small, PAUSE + b"Transfer-Encoding: chunked\r\n\r\n") as one:
         chunk = b"10000\r\n" + b" " * 65_536 + b"\r\n"
         deadline = BootClock().now() + 10_000
 
@@ -522,10 +637,30 @@ def test_a_huge_body_is_not_read(small: Served) -> None:
     assert small.get("/openapi.json").status == 200
 
 
+def test_a_body_of_no_given_length_is_read_up_to_the_limit(small: Served) -> None:
+    size = SMALL.body_max_bytes + 1
+    chunk = b"%x\r\n%b\r\n" % (size, b" " * size)
+    with open_connection(small, PAUSE + b"Transfer-Encoding: chunked\r\n\r\n" + chunk) as one:
+        assert one.recv(100).startswith(b"HTTP/1.1 413")
+
+
+def test_a_packed_body_is_not_unpacked(api: Served) -> None:
+    headers = {"Authorization": f"Bearer {TOKEN}", "Content-Encoding": "gzip"}
+
+    assert api.ask("POST", "/pause", gzip.compress(b"{}"), headers).status == 400
+
+
 def test_a_slow_body_is_given_up(small: Served) -> None:
-    head = f"POST /pause HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: 9\r\n\r\n"
-    with open_connection(small, head.encode()) as one:
+    with open_connection(small, PAUSE + b"Content-Length: 9\r\n\r\n") as one:
         assert one.recv(100).startswith(b"HTTP/1.1 408")
+
+
+def test_a_body_that_was_not_taken_leaves_its_place_to_the_next(tmp_path: Path) -> None:
+    with served(tmp_path, limits=SMALL._replace(commands_max=1)) as api:
+        for length, status in ((9, 408), (1_000_000, 413)):
+            with open_connection(api, PAUSE + b"Content-Length: %d\r\n\r\n" % length) as one:
+                assert one.recv(100).startswith(b"HTTP/1.1 %d" % status)
+            assert api.post("/pause", b"[]").status == 400
 
 
 # The thread.

@@ -1,9 +1,12 @@
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.cli.stage import Stage
+
+SERVER_XML = Path(__file__).parents[1] / "data" / "server.xml"
 
 
 @pytest.fixture
@@ -24,3 +27,14 @@ def config_file(tmp_path: Path) -> Path:
         f"paths: {{state: {tmp_path}/state, run: {tmp_path}/run}}\n"
     )
     return path
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """An installation of an AggreGate Server, as far as files go."""
+    home = tmp_path / "aggregate"
+    home.mkdir()
+    shutil.copy(SERVER_XML, home / "server.xml")
+    (home / "ag_server").write_text("#!/bin/sh\nexec sleep 60\n")
+    (home / "ag_server").chmod(0o755)
+    return home

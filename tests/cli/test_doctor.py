@@ -23,7 +23,6 @@ from sidecar.doctor import files, server, store
 from sidecar.doctor.examine import CHECKS, Check, examine
 from sidecar.doctor.finding import Finding, ok
 from tests.cli.stage import Stage
-from tests.cli.test_init import home  # noqa: F401 - a fixture
 from tests.cli.test_program import WITHIN_S, spawn
 from tests.harness.process import free_port, wait_until
 from tests.harness.stores import ETCD34, Etcd, b64

@@ -26,8 +26,6 @@ from tests.cli.test_program import WITHIN_S, one_line
 from tests.core.test_config_docs import ROWS
 from tests.harness.process import unavailable
 
-SERVER_XML = Path(__file__).parents[1] / "data" / "server.xml"
-
 
 def init(*args: object) -> Result:
     return CliRunner().invoke(main, ["init", *map(str, args)])
@@ -37,17 +35,6 @@ def written(*args: object) -> str:
     result = init(*args)
     assert result.exit_code == 0, result.output
     return result.stdout
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    """An installation of an AggreGate Server, as far as files go."""
-    home = tmp_path / "aggregate"
-    home.mkdir()
-    shutil.copy(SERVER_XML, home / "server.xml")
-    (home / "ag_server").write_text("#!/bin/sh\nexec sleep 60\n")
-    (home / "ag_server").chmod(0o755)
-    return home
 
 
 def test_every_key_means_what_the_documentation_says() -> None:

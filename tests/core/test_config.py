@@ -270,20 +270,24 @@ def test_the_file_is_found_by_the_environment(tmp_path: Path) -> None:
 # ---- secrets
 
 
-def test_secrets_are_never_shown(tmp_path: Path) -> None:
-    (tmp_path / "p").write_text("hunter2\r\n")
-    text = ETCD.replace("]}", f"], username: u, password_file: {tmp_path}/p}}")
-    text += "server: {environment: {DB_PASSWORD: hunter2}}\n"
-    found = config(text)
-
-    shown = [
+def shown(found: Config) -> list[str]:
+    """Return every text that a configuration is turned into."""
+    return [
         repr(found),
         str(found.etcd),
         f"{found.etcd.password}",
         json.dumps(found.redacted()),
         str(diff(found, config())),
     ]
-    assert not any("hunter2" in text for text in shown)
+
+
+def test_secrets_are_never_shown(tmp_path: Path) -> None:
+    (tmp_path / "p").write_text("hunter2\r\n")
+    text = ETCD.replace("]}", f"], username: u, password_file: {tmp_path}/p}}")
+    text += "server: {environment: {DB_PASSWORD: hunter2}}\n"
+    found = config(text)
+
+    assert not any("hunter2" in text for text in shown(found))
     assert found.redacted()["etcd"] == {
         "endpoints": ["http://h:2379"],
         "username": "u",
@@ -294,6 +298,13 @@ def test_secrets_are_never_shown(tmp_path: Path) -> None:
         "username": "u",
         "password_file": f"{tmp_path}/p",  # read by the backend, and again when it changes
     }
+
+
+def test_a_secret_of_the_environment_is_never_shown() -> None:
+    found = config(ETCD.replace("]}", "], username: u}"), {"SIDECAR_ETCD__PASSWORD": "hunter2"})
+
+    assert found.backend_settings().options["password"] == "hunter2"
+    assert not any("hunter2" in text for text in shown(found))
 
 
 def test_a_secret_of_the_environment_counts_before_the_file() -> None:

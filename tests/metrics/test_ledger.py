@@ -20,7 +20,7 @@ from sidecar.core.model import NodeRecord, View
 from sidecar.core.units import Epoch
 from sidecar.errors import BackendError, Conflict, Denied, NotHolder, NotSent, OutcomeUnknown
 from sidecar.metrics import Metrics
-from sidecar.metrics.calls import CALLS, OUTCOMES, MeasuredBackend
+from sidecar.metrics.calls import CALLS, OUTCOMES, MeasuredBackend, Shown
 from sidecar.metrics.causes import OTHER, kind_of
 from sidecar.metrics.ledger import Fact
 from sidecar.metrics.overlap import Overlaps
@@ -283,6 +283,24 @@ def test_who_tells_does_not_wait_for_who_counts(metrics: Metrics) -> None:
     assert value(metrics.render(), "alarms_total") == 1_000
 
 
+def test_a_scrape_does_not_wait_for_who_counts() -> None:
+    go_on, over = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        go_on.wait(WITHIN_S)
+        over.set()
+
+    metrics = Metrics("plant-7", "a", "etcd", ManualClock(NOW), flush_within_s=0.01)
+    metrics._lane.put(hold)
+
+    text = metrics.render()
+
+    assert not over.is_set()
+    assert value(text, "alarms_total") == 0
+    go_on.set()
+    metrics.close()
+
+
 def test_a_fact_that_cannot_be_counted_costs_nobody_anything_else(metrics: Metrics) -> None:
     broken = role_changed("idle", "starting", 5)  # type: ignore[arg-type]
     text = told(metrics, broken, e.Raised(text="x"))
@@ -329,6 +347,15 @@ def test_what_a_change_of_active_looks_like_is_no_overlap(views: list[View]) -> 
     overlaps = Overlaps()
 
     assert [overlaps.look(one) for one in views] == [0] * len(views)
+
+
+def test_an_overlap_is_shown_as_long_as_it_lasts(metrics: Metrics) -> None:
+    metrics.take(turn())
+
+    text = told(metrics, *(Shown(cluster(8, said_at), NOW) for said_at in (1, 2, 3)))
+    assert value(text, "overlapping_actives") == 1
+    text = told(metrics, Shown(cluster(8, 4, role="standby"), NOW))
+    assert value(text, "overlapping_actives") == 0
 
 
 # Gauges.

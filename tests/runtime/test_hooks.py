@@ -16,10 +16,11 @@ from typing import Any
 import psutil
 import pytest
 
+from sidecar.clock import ManualClock
 from sidecar.core import state as s
 from sidecar.core.units import NO_EPOCH, Epoch
-from sidecar.hooks.errand import Errand, Outcome
-from sidecar.hooks.keeper import LINES_MAX
+from sidecar.hooks.errand import GRACE_MS, Errand, Outcome
+from sidecar.hooks.keeper import LINE_BYTES, LINES_MAX
 from sidecar.runtime import hooks as module
 from tests.core.made import EPOCH, LEASE
 from tests.harness.process import wait_until
@@ -90,6 +91,26 @@ def test_a_flood_is_cut_and_counted() -> None:
     assert len(lines) - 1 + dropped == 3 * LINES_MAX
 
 
+def test_a_long_line_is_cut_into_several() -> None:
+    lines: list[str] = []
+    shell(f"printf '%0{2 * LINE_BYTES + 10}d\\n' 0", say=lines.append).run()
+
+    assert [len(line) for line in lines] == [LINE_BYTES, LINE_BYTES, 10]
+
+
+def test_a_sidecar_that_does_not_read_does_not_move_the_time_limit(tmp_path: Path) -> None:
+    file, go_on, ended = tmp_path / "pids", threading.Event(), Inbox()
+    one = shell(f"echo $$ >{file}; exec yes", timeout_ms=500, say=lambda _line: void(go_on.wait()))
+    threading.Thread(target=lambda: ended.put(one.run()), daemon=True).start()
+    (pid,) = pids_in(file, 1)
+
+    try:
+        wait_until(lambda: gone(pid), "the hook is killed")
+    finally:
+        go_on.set()
+    assert not ended.next().ok
+
+
 def test_at_its_time_limit_the_whole_tree_is_killed(tmp_path: Path) -> None:
     file = tmp_path / "pids"
     script = f"trap '' TERM; (setsid sh -c 'echo $$; exec sleep 60' & ) >>{file}; echo $$ >>{file}; sleep 60"
@@ -128,6 +149,23 @@ def test_one_that_was_called_off_before_does_not_begin(tmp_path: Path) -> None:
 
     assert one.run() == Outcome(None, "called off", 0)
     assert not (tmp_path / "begun").exists()
+
+
+def test_bug_the_hook_of_a_keeper_that_does_not_answer_ran_on(tmp_path: Path) -> None:
+    """Nobody kept its time limit any more: the keeper alone was killed."""
+    file, clock = tmp_path / "pids", ManualClock(0)
+
+    def stop(keeper: str) -> None:
+        os.kill(int(keeper), signal.SIGSTOP)
+        clock.advance(PLENTY_MS + GRACE_MS)
+
+    script = f"echo $PPID >{file}; echo $$ >>{file}; echo $PPID; exec sleep 60"
+    outcome = Errand(("sh", "-c", script), PLENTY_MS, os.environ, "/", stop, clock).run()
+
+    assert outcome[:2] == (None, "its keeper does not answer")
+    keeper, hook = pids_in(file, 2)
+    wait_until(lambda: gone(keeper), "the keeper is killed")
+    wait_until(lambda: gone(hook), "the hook is killed")
 
 
 def test_it_ends_with_the_sidecar_even_when_that_is_killed(tmp_path: Path) -> None:
@@ -235,6 +273,23 @@ def test_what_runs_beside_is_ended_before_one_of_the_server_lane_runs(tmp_path: 
 
     beside.await_told("on_standby standby 0")
     assert outcome.ok
+    beside.hooks.close()
+
+
+def test_what_waits_beside_is_not_begun_after_one_of_the_server_lane(tmp_path: Path) -> None:
+    beside = Beside(tmp_path, after_stop=["true"])
+    (tmp_path / "hold").touch()
+    beside.hooks.tell(STANDBY)
+    wait_until((tmp_path / "begun").exists, "on_standby runs")
+    beside.hooks.tell(active())  # waits for it
+    job = beside.hooks.errand("after_stop", EPOCH)
+    assert job is not None
+    (tmp_path / "hold").unlink()
+
+    assert beside.hooks.first(job).ok
+    beside.drain()
+
+    assert beside.told() == []
     beside.hooks.close()
 
 
@@ -400,3 +455,7 @@ def test_the_next_start_comes_after_after_stop(staged: Callable[..., Stage], tmp
     assert stage.inbox.next() == s.Cleared(1)
     assert stage.inbox.next() == s.ServerReady(2)
     assert over == [True]
+
+
+def void(_value: object) -> None:
+    """Ignore a result."""

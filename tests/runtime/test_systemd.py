@@ -132,6 +132,13 @@ def test_the_watchdogs_period_is_its_own(ear: Ear, changed: dict[str, str], ever
     assert manager.turned(STANDBY, stopping=False) == NOW + every_ms
 
 
+def test_bug_a_watchdog_of_no_time_made_the_loop_spin(ear: Ear) -> None:
+    """sd_watchdog_enabled(3) takes 0 for no watchdog; the loop turned a thousand times a second."""
+    manager = Manager(ear.environ | {"WATCHDOG_USEC": "0"}, clock())
+
+    assert manager.turned(STANDBY, stopping=False) == NOW + EVERY_MS
+
+
 def test_a_manager_that_does_not_listen_stops_nobody(ear: Ear) -> None:
     """Its queue is full: what was to be said is said again, and by nobody waited for."""
     manager, time = Manager(ear.environ, ManualClock(NOW)), 0

@@ -1,7 +1,7 @@
 """All mutants, by the part of the program that they break."""
 
 from tests.mutants.mutant import Mutant
-from tests.mutants.table import backends, core, guard, operate, runtime, servers
+from tests.mutants.table import backends, core, guard, operate, runtime, servers, surfaces
 
 MUTANTS: tuple[Mutant, ...] = (
     *core.MUTANTS,
@@ -10,4 +10,5 @@ MUTANTS: tuple[Mutant, ...] = (
     *servers.MUTANTS,
     *operate.MUTANTS,
     *backends.MUTANTS,
+    *surfaces.MUTANTS,
 )
