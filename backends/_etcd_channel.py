@@ -14,8 +14,7 @@ from sidecar.errors import ConfigError
 SYSTEM_CA = Path("/etc/ssl/certs/ca-certificates.crt")
 DRAIN_S = 30.0  # for calls under way on a connection that was replaced; no request of ours takes that long
 CHANNEL_OPTIONS = (
-    # The watch is read by its own thread: else two threads more wake up 5 and 10 times a second for it. A
-    # cancelled one leaks 20 KB (grpcio 1.85: its last event is never taken), seldom enough not to matter.
+    # The watch is read by its own thread: else two threads more wake up 5 and 10 times a second for it
     ("SingleThreadedUnaryStream", 1),  # grpc.experimental.ChannelOptions
     ("grpc.enable_retries", 0),  # a retry unknown to us would break "certainly not sent"
     ("grpc.enable_http_proxy", 0),

@@ -28,6 +28,7 @@ from sidecar.plugins import load_backend
 from sidecar.ports import Backend, BackendSettings
 from tests.contract.steps import Doing, crack, entry, give, node, now, order, refused, take, take_when_free
 from tests.contract.stores import PREFIX, soon
+from tests.harness.process import wait_until
 from tests.harness.proxy import Proxy
 from tests.harness.stores import ETCD34, ETCD35, Etcd, EtcdCluster, Tls, b64
 
@@ -160,6 +161,28 @@ def test_bug_every_request_that_was_answered_was_kept_for_ever(etcd34: Etcd, nam
 def _kept() -> int:
     gc.collect()
     return sum(isinstance(found, _Attempt) for found in gc.get_objects())
+
+
+def test_bug_a_watch_that_ended_was_kept_by_grpc_for_ever(etcd34: Etcd, namespace: str) -> None:
+    """16 KB each: grpcio's iterator leaves the last events of a call that was cancelled where they are."""
+    with connected(namespace, etcd34.url) as backend:
+        assert isinstance(backend, EtcdBackend)
+        watcher = backend._watcher
+        view = backend.read(deadline=soon())
+        backend.await_change(view.revision, deadline=soon(100))
+        before, last = _calls_of_grpc(), None
+        for _ in range(5):
+            wait_until(lambda: watcher._following and watcher._stream is not last, "a new stream")  # noqa: B023
+            last = watcher._stream
+            backend._client.on_move()
+        wait_until(lambda: watcher._following and watcher._stream is not last, "a new stream")
+
+        assert _calls_of_grpc() - before <= 1, "that which the test keeps"
+
+
+def _calls_of_grpc() -> int:
+    gc.collect()
+    return sum(type(found).__name__ == "_CallState" for found in gc.get_objects())
 
 
 def test_without_a_quorum_reads_are_not_sent_and_writes_unknown(
@@ -516,6 +539,41 @@ def test_a_user_without_the_right_is_denied(etcd_users: Etcd, namespace: str, tm
         ):
             with pytest.raises(Denied):
                 call()
+
+
+def test_bug_a_watch_that_was_denied_was_begun_again_at_once(
+    etcd_users: Etcd, namespace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """400 times a second, with as many reads: by a user with rights on the keys alone, not on the prefix."""
+    root = f"/{PREFIX}/{namespace}/"
+    etcd_users.call("auth/user/add", name="narrow", password="narrow")
+    etcd_users.call("auth/role/add", name="narrow")
+    for key in ("lock", "epoch", "request", "settings"):
+        etcd_users.call(
+            "auth/role/grant", name="narrow", perm={"permType": "READWRITE", "key": b64(root + key)}
+        )
+    nodes = {"permType": "READWRITE", "key": b64(root + "nodes/"), "range_end": b64(root + "nodes0")}
+    etcd_users.call("auth/role/grant", name="narrow", perm=nodes)
+    etcd_users.call("auth/user/grant", user="narrow", role="narrow")
+    options = {"username": "narrow", "password_file": _password(tmp_path, "narrow")}
+    with connected(namespace, etcd_users.url, **options) as backend:
+        assert isinstance(backend, EtcdBackend)
+        view = backend.read(deadline=soon())
+        begun: list[int] = []
+        watch = backend._client.current.watch
+
+        def counted(*given: Any) -> Any:
+            begun.append(now())
+            return watch(*given)
+
+        monkeypatch.setattr(backend._client.current, "watch", counted)
+        assert backend.await_change(view.revision, deadline=soon(2_000)) is None
+
+        assert 2 <= len(begun) <= 10
+        backend.publish(node("a"), ttl_ms=60_000, deadline=soon())
+        newer = backend.await_change(view.revision, deadline=soon(5_000))
+        assert newer is not None, "it is seen all the same"
+        assert newer.node("a") is not None
 
 
 def test_tls_and_what_is_said_without_it(tmp_path: Path, namespace: str) -> None:
