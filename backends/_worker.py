@@ -1,8 +1,9 @@
 """One thread that does blocking calls which cannot be given a deadline, for callers that have one."""
 
-import queue
 import threading
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 R = TypeVar("R")
@@ -53,7 +54,8 @@ class Worker:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._jobs: deque[Callable[[], None] | None] = deque()
+        self._asked = threading.Condition()
         self._start = threading.Lock()
         self._thread: threading.Thread | None = None
 
@@ -68,18 +70,33 @@ class Worker:
                 self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
                 self._thread.start()
         waiting = _Job(job)
-        self._jobs.put(waiting.run)
-        return waiting.result(within_s)
+        self._put(waiting.run)
+        try:
+            return waiting.result(within_s)
+        except Expired:
+            with self._asked, suppress(ValueError):  # its turn has come
+                self._jobs.remove(waiting.run)
+            raise
 
     def stop(self, last: Callable[[], None], within_s: float) -> None:
         """Run *last* after everything that was asked for, and end."""
         with self._start:
             thread, self._thread = self._thread, None
         if thread is not None:
-            self._jobs.put(last)
-            self._jobs.put(None)
+            self._put(last)
+            self._put(None)
             thread.join(within_s)
 
+    def _put(self, job: Callable[[], None] | None) -> None:
+        with self._asked:
+            self._jobs.append(job)
+            self._asked.notify()
+
+    def _next(self) -> Callable[[], None] | None:
+        with self._asked:
+            self._asked.wait_for(lambda: self._jobs)
+            return self._jobs.popleft()
+
     def _run(self) -> None:
-        while (job := self._jobs.get()) is not None:
+        while (job := self._next()) is not None:
             job()

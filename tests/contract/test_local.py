@@ -5,6 +5,7 @@ Not covered: a real reboot (the boot id in the file is changed instead), a disk 
 """
 
 import errno
+import gc
 import os
 import signal
 import sqlite3
@@ -18,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from backends._sqlite import logs
+from backends._worker import Expired, Worker, _Job
 from backends.local import LocalBackend
 from sidecar.clock import BootClock
 from sidecar.core.units import NO_EPOCH
@@ -265,6 +267,22 @@ def test_what_a_hung_disk_may_have_done_is_unknown(path: Path) -> None:
     finally:
         go_on.set()
         backend.close()
+
+
+def test_bug_every_call_to_a_hung_disk_was_kept_until_it_went_on() -> None:
+    """2 KB each, 30 MB an hour at a TTL of 2 s."""
+    worker, go_on = Worker("test"), threading.Event()
+    with pytest.raises(Expired):
+        worker.call(go_on.wait, 0.05)
+    for _ in range(20):
+        with pytest.raises(Expired):
+            worker.call(lambda: None, 0.001)
+
+    gc.collect()
+    assert sum(isinstance(found, _Job) for found in gc.get_objects()) < 3
+    go_on.set()
+    assert worker.call(lambda: 7, 5) == 7, "it goes on"
+    worker.stop(lambda: None, 5)
 
 
 def test_a_file_system_without_hard_links(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
