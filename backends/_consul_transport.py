@@ -38,6 +38,7 @@ from sidecar.errors import BackendError, ConfigError, Denied, NotSent, OutcomeUn
 
 BODY_MAX_BYTES = 32 * 1024 * 1024  # 1000 history entries are 0.5 MB; more is no answer of ours
 IDLE_MAX = 4  # kept connections: renewals, a blocking query, publishing, one command
+TOKENS_KEPT = 8  # of those in use before, to be kept out of messages; a token may be replaced every minute
 DETAIL_MAX = 200  # characters of an error's body that go into a message
 
 
@@ -79,7 +80,8 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # the library has no ty
         self.address, self.closed = address, threading.Event()
         self._credentials, self._datacenter, self._clock = credentials, datacenter, clock
         self._rotation = Rotation(clock)
-        self._token, self._used_tokens = credentials.token, {credentials.token}
+        self._token = credentials.token
+        self._used_tokens: tuple[str | None, ...] = (credentials.token,)
         self._tls: ssl.SSLContext | None = None
         self._lock = threading.Lock()
         self._idle: list[Connection] = []
@@ -270,7 +272,7 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # the library has no ty
             token = self._credentials.token_file.read()
             if not (token.isascii() and " " not in token):
                 raise ConfigError("consul.token_file: a token is one word of printable ASCII")
-            self._used_tokens |= {token}
+            self._used_tokens = (*self._used_tokens, token)[-TOKENS_KEPT:]
             self._token = token
 
     def _take_files(self) -> None:

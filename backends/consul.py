@@ -337,6 +337,9 @@ class ConsulBackend:
         wait_ms = min(WAIT_MAX_MS, max(1, (left_ms - ANSWER_MS) * 16 // 17))
         try:
             index = self._client.index_of(self._prefix, until, watched, wait_ms)
+            if index == watched and self._clock.now() < until - left_ms + wait_ms // 2:
+                self._pause(min(until - self._clock.now(), round(self._backoff.next_s() * 1000)))
+                return None  # so soon? What is there does not wait, a proxy perhaps
             if index != watched and self._refresh(Instant(deadline + ANSWER_MS)):
                 self._set_watched(index)
         except NotSent as error:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from backends._consul_transport import TOKENS_KEPT
 from backends.consul import ConsulBackend, connect
 from sidecar.clock import BootClock
 from sidecar.core.model import Settings
@@ -431,6 +432,36 @@ def test_an_unusable_option_is_named(options: dict[str, object], says: str) -> N
     with pytest.raises(ConfigError, match=says) as caught:
         connect(BackendSettings("plant", options), CLOCK)
     assert "two words" not in str(caught.value)
+
+
+def test_bug_a_query_that_was_answered_at_once_was_asked_again_at_once(
+    false: Fake, to: Callable[..., ConsulBackend]
+) -> None:
+    """By something in between that does not wait: as many requests as it could answer, 500 a second."""
+    backend = to(false.url)
+    view = backend.read(deadline=soon())
+    before = len(false.seen)
+
+    backend.await_change(view.revision, deadline=soon(2_000))
+
+    asked = len(false.seen) - before
+    assert 2 <= asked < 30, f"{asked} requests in two seconds"
+
+
+def test_bug_every_token_that_was_ever_used_was_kept(
+    false: Fake, to: Callable[..., ConsulBackend], tmp_path: Path
+) -> None:
+    """To keep it out of messages; a token may be replaced every few minutes."""
+    file = tmp_path / "token"
+    file.write_text("token-0\n")
+    transport = to(false.url, token_file=str(file))._client._transport
+    for number in range(1, 100):
+        file.write_text(f"token-{number}\n")
+        transport._take_token()
+
+    assert len(transport._used_tokens) <= TOKENS_KEPT
+    assert "token-99" in transport._used_tokens, "the one in use"
+    assert "token-98" in transport._used_tokens, "with which a request may be under way"
 
 
 def test_every_read_asks_a_majority(false: Fake, to: Callable[..., ConsulBackend]) -> None:
