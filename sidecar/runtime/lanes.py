@@ -9,6 +9,8 @@ from sidecar.events import LOG, BackendTrouble, BackendWell, emit
 
 Job = Callable[[], None]
 JOIN_WITHIN_S = 1.0
+REASONS_MAX = 8
+"""That are told of one outage. Each endpoint has its own, and some name a number that is never the same."""
 
 
 class Lane:
@@ -37,23 +39,23 @@ class Lane:
 
 
 class Health:
-    """Logs when calls of one kind begin to fail and when they succeed again, not each of them."""
+    """Logs when calls of one kind begin to fail, each new reason for it, and when they succeed again."""
 
     def __init__(self, call: str) -> None:
         self._call = call
         self._failed = 0
-        self._last: tuple[str, str] | None = None
+        self._told: set[tuple[str, str]] = set()
 
     def well(self) -> None:
         """Take note of a success."""
         if self._failed:
             emit(BackendWell(call=self._call, failed_calls=self._failed))
-        self._failed, self._last = 0, None
+        self._failed, self._told = 0, set()
 
     def ill(self, error: BackendError) -> None:
         """Take note of a failure."""
         self._failed += 1
         seen = (type(error).__name__, str(error))
-        if seen != self._last:
+        if seen not in self._told and len(self._told) < REASONS_MAX:
+            self._told.add(seen)
             emit(BackendTrouble(call=self._call, error=seen[0], reason=seen[1]))
-        self._last = seen

@@ -290,7 +290,7 @@ class ServerLane:
         self._prober.forget(run)
         self._names = {name: known for name, known in self._names.items() if known != run}
         self._pids.pop(run, None)
-        role, epoch = self._roles[run], self._epochs[run]
+        role, epoch = self._roles.pop(run), self._epochs.pop(run)
         clears, told = None, Event()
         if role == "active":  # all in the lane before the next start
             self._rest()

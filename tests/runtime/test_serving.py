@@ -117,6 +117,18 @@ def test_a_run_is_ready_when_it_runs_and_gone_when_it_is_dead(stage: Stage) -> N
     assert stage.lane.server() is None
 
 
+def test_bug_something_was_kept_of_every_server_that_was_ever_started(stage: Stage) -> None:
+    """Role and epoch of each run: not much, and for ever."""
+    stage.kind._command = ("/bin/false",)
+    before = sum(len(kept) for kept in vars(stage.lane).values() if isinstance(kept, dict))
+    for run in range(1, 6):
+        stage.start(run)
+        stage.inbox.until(s.ServerGone)
+
+    after = sum(len(kept) for kept in vars(stage.lane).values() if isinstance(kept, dict))
+    assert after - before <= 1, "the deadline of the last one"
+
+
 def test_the_guard_is_told_all_of_the_order(stage: Stage) -> None:
     order = stage.start()
     stage.inbox.next()

@@ -84,4 +84,8 @@ MUTANTS = (
     Mutant("a hook has no time limit", "sidecar/hooks/keeper.py", "while (left_ms := deadline_ms - kernel.now_ms()) > 0:", "while (left_ms := deadline_ms + 1) > 0:", f"{HOOKS}::test_at_its_time_limit_the_whole_tree_is_killed"),
     Mutant("what a hook leaves behind lives on", "sidecar/hooks/keeper.py", "            tree.signal_descendants(os.getpid(), signal.SIGKILL)\n", "            pass\n", f"{HOOKS}::test_what_it_leaves_behind_is_killed_when_it_is_over"),
     Mutant("a hook outlives the sidecar", "sidecar/hooks/keeper.py", "        if control.fileno() in ready:\n", "        if False:\n", f"{HOOKS}::test_it_ends_with_the_sidecar_even_when_that_is_killed"),
+    # what would not last for years
+    Mutant("role and epoch of every run are kept", "sidecar/runtime/serving.py", "self._roles.pop(run), self._epochs.pop(run)", "self._roles[run], self._epochs[run]", f"{SERVING}::test_bug_something_was_kept_of_every_server_that_was_ever_started"),
+    Mutant("a reason is told again after another", "sidecar/runtime/lanes.py", "            self._told.add(seen)\n", "            self._told = {seen}\n", "tests/runtime/test_lanes.py::test_bug_an_outage_of_several_endpoints_was_a_line_of_the_log_for_each_call"),
+    Mutant("reasons that always differ are all told", "sidecar/runtime/lanes.py", " and len(self._told) < REASONS_MAX:", ":", "tests/runtime/test_lanes.py::test_bug_an_outage_of_several_endpoints_was_a_line_of_the_log_for_each_call"),
 )  # fmt: skip
