@@ -17,6 +17,7 @@ from typing import Any
 from backends._etcd_client import Client
 from backends._etcd_rpc import DELETE, after, pb
 from backends._grpc import grpc
+from backends.shared import HISTORY
 from sidecar.clock import Backoff, Clock
 from sidecar.core.units import Instant
 from sidecar.errors import BackendError, NotSent
@@ -210,6 +211,8 @@ class Watcher:
                     continue  # in a snapshot that was offered meanwhile
                 revision = max(revision, kv.mod_revision)
                 name = kv.key[len(self._prefix) :].decode(errors="replace")
+                if name.startswith(HISTORY):
+                    continue  # not in what `load` reads either
                 if event.type == DELETE:
                     keys.pop(name, None)
                 else:

@@ -180,6 +180,25 @@ def test_bug_a_watch_that_ended_was_kept_by_grpc_for_ever(etcd34: Etcd, namespac
         assert _calls_of_grpc() - before <= 1, "that which the test keeps"
 
 
+def test_bug_the_watch_kept_the_history_with_the_keys_it_follows(etcd34: Etcd, namespace: str) -> None:
+    """Up to 1000 entries, in memory and copied with every change, until the watch began anew."""
+    with connected(namespace, etcd34.url) as backend:
+        assert isinstance(backend, EtcdBackend)
+        hold = take(backend, "a", TTL_MS * 10).hold
+        view = backend.read(deadline=soon())
+        backend.await_change(view.revision, deadline=soon(100))
+        wait_until(lambda: backend._watcher._following, "the stream")
+        for epoch in range(1, 4):
+            backend.append_history(hold, entry(epoch), deadline=soon())
+        backend.publish(node("a"), ttl_ms=60_000, deadline=soon())
+        while view.node("a") is None:
+            newer = backend.await_change(view.revision, deadline=soon())
+            assert newer is not None
+            view = newer
+
+        assert sorted(backend._watcher.latest.keys) == ["epoch", "lock", "nodes/a"]
+
+
 def _calls_of_grpc() -> int:
     gc.collect()
     return sum(type(found).__name__ == "_CallState" for found in gc.get_objects())

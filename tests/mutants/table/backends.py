@@ -114,6 +114,7 @@ MUTANTS = (
     # what would not last for years
     Mutant("etcd: a watch that always ends at once is begun again at once", "backends/_etcd_watch.py", "            self._backoff.reset()\n        else:\n            self._closed.wait(self._backoff.next_s())\n", "            self._backoff.reset()\n", f"{ETCD}::test_bug_a_watch_that_was_denied_was_begun_again_at_once"),
     Mutant("etcd: the last events of a watch stay with gRPC", "backends/_etcd_watch.py", "            _end(self._stream)\n", "            self._stream.cancel()\n", f"{ETCD}::test_bug_a_watch_that_ended_was_kept_by_grpc_for_ever"),
+    Mutant("etcd: the watch keeps the history", "backends/_etcd_watch.py", "                if name.startswith(HISTORY):\n", "                if False:\n", f"{ETCD}::test_bug_the_watch_kept_the_history_with_the_keys_it_follows"),
     Mutant("local: jobs for a hung disk are kept", "backends/_worker.py", "                self._jobs.remove(waiting.run)\n", "                pass\n", f"{LOCAL}::test_bug_every_call_to_a_hung_disk_was_kept_until_it_went_on"),
     Mutant("consul: a query that is answered at once is asked again at once", "backends/consul.py", "            if index == watched and self._clock.now()", "            if False and self._clock.now()", f"{TRANSPORT}::test_bug_a_query_that_was_answered_at_once_was_asked_again_at_once"),
     Mutant("consul: every token is kept", "backends/_consul_transport.py", "token)[-TOKENS_KEPT:]", "token)", f"{TRANSPORT}::test_bug_every_token_that_was_ever_used_was_kept"),
