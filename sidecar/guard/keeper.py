@@ -121,7 +121,7 @@ class Keeper:
         self._tell({"ready": True})
         data = self.control.recv(wire.FRAME_MAX)
         if not data:
-            os._exit(0)  # the guard is gone before it started anything
+            self._leave()  # the guard is gone before it started anything
         with contextlib.suppress(OSError):  # dead before its time: seen when it is reaped
             self.root_go.send(data)
         self.order = wire.decode(data)
@@ -279,6 +279,16 @@ class Keeper:
             found = record.read(self.run_dir)
             if found and found.get("keeper_pid") == os.getpid():
                 record.write(self.run_dir, {**found, "empty": True})
+        if self.cgroup:
+            self.cgroup.remove()
+        os._exit(0)
+
+    def _leave(self) -> NoReturn:
+        """End, and with us what only waited to be a server: a cgroup outlives whoever has made it."""
+        if self.cgroup:
+            os.kill(self.root, signal.SIGKILL)
+            os.waitpid(self.root, 0)
+            self.cgroup.remove()
         os._exit(0)
 
     def _detach(self) -> None:

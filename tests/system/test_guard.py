@@ -11,6 +11,7 @@ stops them again; hosts that refuse namespaces (that is tried in a container by 
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -289,3 +290,25 @@ def _keeper(site: Site) -> int:
     found = record.read(str(site.run_dir))
     assert found
     return int(str(found["keeper_pid"]))
+
+
+@pytest.mark.parametrize("end", ["in order", "killed idle", "killed with its server"])
+def test_bug_every_guard_left_a_cgroup_behind(end: str) -> None:
+    """The empty one of the keeper made in advance, in the kernel's memory until the next boot."""
+    with guards.site("process", unprivileged=False) as site:
+        sidecar = site.sidecar(idle_exit_ms=200)
+        guard = site.guard_pid()
+        if not _cgroups(guard):
+            unavailable("needs a cgroup (v2) of its own")
+        if end == "killed with its server":
+            sidecar.start(*SERVER, lives_ms=30_000)
+            sidecar.wait("Started")
+        if end != "in order":
+            os.kill(guard, signal.SIGKILL)
+        sidecar.leave()
+
+        wait_until(lambda: not _cgroups(guard), "its cgroups are gone")
+
+
+def _cgroups(guard: int) -> list[Path]:
+    return [found for found in Path("/sys/fs/cgroup").rglob(f"sidecar-{guard}-*") if found.is_dir()]

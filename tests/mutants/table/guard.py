@@ -67,4 +67,6 @@ MUTANTS = (
     Mutant("the end of a server is forgotten before anybody knows it", "sidecar/guard/daemon.py", "self.finished = {**frame, \"run\": self.run.id}", "self.finished = None", f"{ORDERS} -k test_notes_and_the_end_are_kept and kernel"),
     Mutant("a guard told to leave leaves its server", "sidecar/guard/daemon.py", "while not (self.leaving and self.run is None):", "while not self.leaving:", f"{ORDERS} -k test_a_guard_told_to_leave_waits and kernel"),
     Mutant("an extension that waits is overwritten by an earlier one", "sidecar/guard/follower.py", "later = max(wire.whole(frame, \"deadline_ms\"), wire.whole(last, \"deadline_ms\"))", "later = wire.whole(last, \"deadline_ms\")", f"{ORDERS} -k test_the_newest_extension_survives and kernel"),
+    Mutant("an idle keeper leaves its cgroup behind", "sidecar/guard/keeper.py", "            self._leave()  # the guard", "            os._exit(0)  # the guard", f"{DEATH}::test_bug_every_guard_left_a_cgroup_behind"),
+    Mutant("the keeper of a killed guard leaves its cgroup behind", "sidecar/guard/keeper.py", "        if self.cgroup:\n            self.cgroup.remove()\n        os._exit(0)\n\n    def _leave", "        os._exit(0)\n\n    def _leave", f"{DEATH}::test_bug_every_guard_left_a_cgroup_behind"),
 )  # fmt: skip
