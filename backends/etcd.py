@@ -65,6 +65,7 @@ from sidecar.ports import BackendInfo, BackendSettings, Grant, HeldBy, Hold
 ROUNDS = 5  # of a compare that fails because somebody else was first; each round he has made progress
 TTL_FLOOR_MS = 2_000
 ADOPT_MS = 1_000  # for a broken lock to be given its lease, before a waiter tries that again
+REVISIONS_MAX = 100_000  # 80 MB of the usual 2 GB. Two nodes at TTL 10 s make them in two days
 INFO_MS = 500  # for endpoints other than the one that works to tell their version
 CLOSE_S = 0.5
 
@@ -103,7 +104,21 @@ class EtcdBackend:
             lease = self._leases.grant(1, deadline)
             floor_ms = lease.ttl_s * 1000
             self._leases.revoke(lease, deadline)
-        return BackendInfo("etcd", self._client.address, versions, floor_ms, leader)
+        return BackendInfo(
+            "etcd", self._client.address, versions, floor_ms, leader, advice=self._advice(deadline)
+        )
+
+    def _advice(self, deadline: Instant) -> tuple[tuple[str, str], ...]:
+        """Tell of an etcd that keeps every revision: it takes no more writes once its quota is used up."""
+        first = pb.RangeRequest(key=self._key(LOCK), revision=1, count_only=True)
+        try:
+            revision = int(self._client.call("Range", first, deadline, effect=False).body.header.revision)
+        except BackendError:  # the first one is compacted away, as it should be
+            return ()
+        if revision < REVISIONS_MAX:
+            return ()
+        says = f"keeps all of its {revision} revisions: its database grows until it refuses every write"
+        return ((says, "start each member with --auto-compaction-retention=1 (an hour)"),)
 
     # ---- the lock
 

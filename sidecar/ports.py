@@ -59,6 +59,7 @@ class BackendInfo:
     versions: Mapping[str, str]  # endpoint -> version, where the store tells
     ttl_min_ms: int  # a shorter TTL is raised by the store
     leader: str | None = None  # which of its members leads, where it tells
+    advice: tuple[tuple[str, str], ...] = ()  # what is amiss with it in the long run, and what to do
 
 
 @runtime_checkable

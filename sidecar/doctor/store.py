@@ -63,6 +63,8 @@ def _what_it_is(config: Config, info: BackendInfo) -> Iterator[Finding]:
     if config.backend == "local":
         says = "the local backend covers one machine and does not outlive it"
         yield warning("backend", says, "take etcd or Consul for a cluster of several machines")
+    for says, do in info.advice:
+        yield warning("backend", says, do)
     if info.ttl_min_ms > config.lock.ttl_ms:
         says = f"grants {render(info.ttl_min_ms)} where lock.ttl asks for {render(config.lock.ttl_ms)}"
         yield warning("backend", says, "raise lock.ttl, so that what is written is what counts")

@@ -22,6 +22,7 @@ from sidecar.config import Config, from_text
 from sidecar.doctor import files, server, store
 from sidecar.doctor.examine import CHECKS, Check, examine
 from sidecar.doctor.finding import Finding, ok
+from sidecar.ports import BackendInfo
 from tests.cli.stage import Stage
 from tests.cli.test_program import WITHIN_S, spawn
 from tests.harness.process import free_port, wait_until
@@ -131,6 +132,12 @@ def test_other_nodes_are_compared(stage: Stage, tmp_path: Path) -> None:
     assert "node-c holds the lock for 30s, lock.ttl here is 10s" in warned
     assert "node-a is there already, and no sidecar runs here" in warned
     assert "node-a has version" not in warned
+
+
+def test_what_a_store_says_of_itself_is_a_warning(tmp_path: Path) -> None:
+    info = BackendInfo("local", "here", {}, 1, advice=(("grows", "prune it"),))
+
+    assert "backend: grows; prune it" in told(store._what_it_is(configured(tmp_path), info), "warning")
 
 
 def test_a_node_alone_has_nobody_to_take_over(tmp_path: Path) -> None:

@@ -467,6 +467,22 @@ def test_a_compacted_watch_begins_again(etcd34: Etcd, namespace: str) -> None:
             view = newer
 
 
+def test_an_etcd_that_keeps_every_revision_is_told(
+    tmp_path: Path, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two nodes at TTL 10 s fill its 2 GB in six weeks; then it refuses leases and locks."""
+    monkeypatch.setattr("backends.etcd.REVISIONS_MAX", 10)
+    with Etcd.run(tmp_path) as etcd, connected(namespace, etcd.url) as backend:
+        assert backend.info(deadline=soon()).advice == ()
+        for number in range(10):
+            etcd.put("harness", str(number))
+        ((says, do),) = backend.info(deadline=soon()).advice
+        assert "revisions" in says
+        assert "--auto-compaction-retention" in do
+        etcd.compact()
+        assert backend.info(deadline=soon()).advice == ()
+
+
 def test_history_is_trimmed(etcd34: Etcd, namespace: str) -> None:
     with connected(namespace, etcd34.url) as backend:
         hold = take(backend, "a", TTL_MS * 50).hold

@@ -118,4 +118,5 @@ MUTANTS = (
     Mutant("local: jobs for a hung disk are kept", "backends/_worker.py", "                self._jobs.remove(waiting.run)\n", "                pass\n", f"{LOCAL}::test_bug_every_call_to_a_hung_disk_was_kept_until_it_went_on"),
     Mutant("consul: a query that is answered at once is asked again at once", "backends/consul.py", "            if index == watched and self._clock.now()", "            if False and self._clock.now()", f"{TRANSPORT}::test_bug_a_query_that_was_answered_at_once_was_asked_again_at_once"),
     Mutant("consul: every token is kept", "backends/_consul_transport.py", "token)[-TOKENS_KEPT:]", "token)", f"{TRANSPORT}::test_bug_every_token_that_was_ever_used_was_kept"),
+    Mutant("etcd: one that keeps every revision is well", "backends/etcd.py", "        if revision < REVISIONS_MAX:\n", "        if True:\n", f"{ETCD}::test_an_etcd_that_keeps_every_revision_is_told"),
 )  # fmt: skip

@@ -25,7 +25,7 @@ from typing import Any
 from sidecar import __version__
 from tests.harness.cells import Unavailable, isolated
 from tests.harness.fabric import Fabric
-from tests.system.soak import build, report
+from tests.system.soak import build, report, steady
 from tests.system.soak.arena import Arena
 from tests.system.soak.deck import ROLES, share
 from tests.system.soak.nodes import pause
@@ -99,6 +99,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     length.add_argument("--minutes", type=float, help="so long")
     length.add_argument("--each", action="store_true", help="until each kind was played once, in any role")
     length.add_argument("--faults", type=int, help="until so many faults were injected")
+    length.add_argument("--steady", type=float, metavar="MINUTES", help="no faults: does anything grow?")
     parser.add_argument("--backend", choices=("etcd", "consul", "local"), help="default: the subject's")
     parser.add_argument("--subject", choices=build.SUBJECTS, default="sidecar")
     parser.add_argument("--clusters", type=int, default=3, help="side by side, each with a store of its own")
@@ -125,6 +126,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def main(arguments: Sequence[str]) -> int:
     """Run, report, and return the exit status."""
     asked = parse(arguments)
+    if asked.steady is not None:
+        return steady.run(asked.backend, asked.steady, asked.ttl, asked.json)
     if INSIDE not in os.environ:
         command = [sys.executable, "-m", "tests.system.soak", *arguments]
         try:
