@@ -3,7 +3,7 @@
 Method: samples by hand. Not covered: a whole run, which takes minutes.
 """
 
-from tests.system.soak.steady import EVERY_S, WARM_UP_S, Sample, grows, growth
+from tests.system.soak.steady import EVERY_S, WARM_UP, Sample, grows, growth
 
 LONG = range(120)
 """Samples: twenty minutes."""
@@ -21,7 +21,7 @@ def test_what_stays_as_it_is_does_not_grow() -> None:
 
 
 def test_what_settles_in_the_beginning_does_not_grow() -> None:
-    settled = WARM_UP_S / EVERY_S
+    settled = len(LONG) * WARM_UP
     assert not grows(growth([taken(at, memory_kb=30_000 + 500 * min(at, settled)) for at in LONG]))
 
 
