@@ -82,7 +82,7 @@ def _server(found: settings.ServerSettings) -> Mapping[str, object]:
 def _owner(path: Path) -> str | None:
     """Return as whom the server goes on; None: as root, or whoever runs the sidecar.
 
-    Its own unit may have said `User=`. As root it would leave files that it could not write without the sidecar.
+    Its own unit may have said `User=`. As root it would leave files that it could not write as before.
     """
     try:
         number = path.stat().st_uid

@@ -27,9 +27,12 @@ ETCD, EACH, START, ANYWHERE = (
     [line.removeprefix("# ") for line in block.splitlines() if line.startswith("# ")]
     for block in re.findall(r"```console\n(.*?)```", PAGE, re.DOTALL)
 )
-"""The page's four blocks of commands: on etcd's machine, on each node, on each node once all are ready, then."""
+"""The page's blocks of commands: on etcd's machine, on each node, on each once all are ready, anywhere."""
 UNINSTALL = "/opt/aggregate-sidecar/uninstall"
-WRITTEN_BY_OTHERS = ("/proc", "/sys", "/dev", "/run", "/tmp", "/root", "/var/log", "/var/lib/systemd", "/var/tmp")
+HOME, STANDIN = "/opt/aggregate", "/opt/standin"
+OTHERS = ["/proc", "/sys", "/dev", "/run", "/tmp", "/var/tmp", "/root", "/var/log", "/var/lib/systemd"]
+"""Whose files come and go by themselves, and where the archive was unpacked."""
+OF_THE_SERVER = {f"{HOME}/server.xml.sidecar-backup", f"{HOME}/server.xml.sidecar-original"}
 
 pytestmark = [
     pytest.mark.timeout(900),
@@ -72,7 +75,9 @@ def files(machine: Machine) -> set[str]:
     """Return every path of the machine but those that come and go by themselves."""
     left_out = " -o ".join(f"-path {path}" for path in WRITTEN_BY_OTHERS)
     found = set(machine.root(f"find / -xdev \\( {left_out} \\) -prune -o -print").splitlines())
-    return {path for path in found if "__pycache__" not in path and not path.startswith("/opt/aggregate/logs")}
+    return {
+        path for path in found if "__pycache__" not in path and not path.startswith("/opt/aggregate/logs")
+    }
 
 
 def left(machine: Machine, before: set[str]) -> set[str]:
@@ -142,16 +147,12 @@ def test_an_uninstall_leaves_configuration_and_state(
         "/etc/aggregate-sidecar/sidecar.yml",
         "/etc/aggregate-sidecar/sidecar.yml.example",
         "/var/lib/aggregate-sidecar",
-        "/var/lib/aggregate-sidecar/plant-7.epoch",
-        *of_the_server("/opt/aggregate"),
+        "/var/lib/aggregate-sidecar/plant-7.epoch.json",
+        *OF_THE_SERVER,
     }
     assert a.says("ls -d /run/aggregate-sidecar") == ""
     status = reader.types(reader.plant.nodes["node-b"], "sidecar status")
     assert "node-a" not in status, "it has left the cluster"
-
-
-def of_the_server(home: str) -> set[str]:
-    return {f"{home}/server.xml.sidecar-backup", f"{home}/server.xml.sidecar-original"}
 
 
 def test_installed_again_it_goes_on_with_them(reader: Reader, tmp_path: Path) -> None:
@@ -161,7 +162,9 @@ def test_installed_again_it_goes_on_with_them(reader: Reader, tmp_path: Path) ->
     a.await_role("standby")
 
     reader.types(a, "sidecar switchover --to node-a --yes")
-    assert reader.types(a, "sidecar status").startswith("cluster plant-7 on etcd: node-a is active, epoch 3\n")
+    assert reader.types(a, "sidecar status").startswith(
+        "cluster plant-7 on etcd: node-a is active, epoch 3\n"
+    )
     assert witness.overlaps(reader.plant.records(tmp_path)) == []
 
 
@@ -170,7 +173,7 @@ def test_a_purge_leaves_the_server_alone(reader: Reader, files_before: dict[str,
         node.systemctl("stop", UNIT)
         assert "removed, with configuration and state" in node.root(f"{UNINSTALL} --purge")
 
-        assert left(node, files_before[name]) == of_the_server("/opt/aggregate")
+        assert left(node, files_before[name]) == OF_THE_SERVER
         assert node.says("grep -l sidecar /proc/[0-9]*/comm") == ""
         assert node.says("ls -d /run/aggregate-sidecar") == ""
         assert node.says(f"systemctl show -P LoadState {UNIT}") == "not-found"
