@@ -116,10 +116,12 @@ def listeners(address: str | None = None) -> dict[int, int | None]:
         found = psutil.net_connections("tcp")
     except psutil.Error:
         return {}
-    listening = [one for one in found if one.laddr and one.status == psutil.CONN_LISTEN]
-    if address is not None and address not in EVERY:
-        listening = [one for one in listening if one.laddr[0] in (address, *EVERY)]
-    return {one.laddr[1]: one.pid for one in listening}
+    alike = None if address in (None, *EVERY) else (address, *EVERY)
+    return {
+        one.laddr[1]: one.pid
+        for one in found
+        if one.laddr and one.status == psutil.CONN_LISTEN and (alike is None or one.laddr[0] in alike)
+    }
 
 
 def _ours(config: Config) -> set[int]:

@@ -73,11 +73,8 @@ def files_before(reader: Reader) -> dict[str, set[str]]:
 
 def files(machine: Machine) -> set[str]:
     """Return every path of the machine but those that come and go by themselves."""
-    left_out = " -o ".join(f"-path {path}" for path in WRITTEN_BY_OTHERS)
-    found = set(machine.root(f"find / -xdev \\( {left_out} \\) -prune -o -print").splitlines())
-    return {
-        path for path in found if "__pycache__" not in path and not path.startswith("/opt/aggregate/logs")
-    }
+    left_out = " -o ".join(f"-path {path}" for path in (*OTHERS, STANDIN, f"{HOME}/logs"))
+    return set(machine.root(f"find / -xdev \\( {left_out} \\) -prune -o -print").splitlines())
 
 
 def left(machine: Machine, before: set[str]) -> set[str]:
