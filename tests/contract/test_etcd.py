@@ -568,7 +568,7 @@ def test_c4_a_lock_written_again_on_the_same_lease_is_not_that_hold(etcd34: Etcd
             give(backend, hold)
 
 
-def test_ctrl_c_while_the_watch_is_started_is_nothing_at_the_end(etcd34: Etcd, namespace: str) -> None:
+def test_bug_ctrl_c_while_the_watch_is_started_is_nothing_at_the_end(etcd34: Etcd, namespace: str) -> None:
     """`sidecar watch` ended with an internal error instead of 130: such a thread cannot be joined."""
     start = threading.Thread.start
 

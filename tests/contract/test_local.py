@@ -336,7 +336,7 @@ def test_a_plug_in_that_cannot_be_imported_says_so(tmp_path: Path, monkeypatch: 
         load_backend("broken")
 
 
-def test_ctrl_c_while_a_thread_is_started_is_nothing_at_the_end(path: Path) -> None:
+def test_bug_ctrl_c_while_a_thread_is_started_is_nothing_at_the_end(path: Path) -> None:
     """`sidecar watch` ended with an internal error instead of 130: such a thread cannot be joined."""
     backend = backend_on(path)
     with pytest.MonkeyPatch.context() as patch:

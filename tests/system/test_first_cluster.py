@@ -32,6 +32,7 @@ UNINSTALL = "/opt/aggregate-sidecar/uninstall"
 HOME, STANDIN = "/opt/aggregate", "/opt/standin"
 OTHERS = ["/proc", "/sys", "/dev", "/run", "/tmp", "/var/tmp", "/root", "/var/log", "/var/lib/systemd"]
 """Whose files come and go by themselves, and where the archive was unpacked."""
+KEYS = {"lock", "epoch", "history", "request", "settings"}
 OF_THE_SERVER = {f"{HOME}/server.xml.sidecar-backup", f"{HOME}/server.xml.sidecar-original"}
 
 pytestmark = [
@@ -166,14 +167,18 @@ def test_installed_again_it_goes_on_with_them(reader: Reader, tmp_path: Path) ->
 
 
 def test_a_purge_leaves_the_server_alone(reader: Reader, files_before: dict[str, set[str]]) -> None:
+    own = "/etc/systemd/system/aggregate-sidecar.service.d"
     for name, node in reader.plant.nodes.items():
+        node.root(f"mkdir {own} && echo '[Service]' >{own}/override.conf")  # as `systemctl edit`
         node.systemctl("stop", UNIT)
         assert "removed, with configuration and state" in node.root(f"{UNINSTALL} --purge")
 
-        assert left(node, files_before[name]) == OF_THE_SERVER
+        assert left(node, files_before[name]) == OF_THE_SERVER | {own, f"{own}/override.conf"}
         assert node.says("grep -l sidecar /proc/[0-9]*/comm") == ""
         assert node.says("ls -d /run/aggregate-sidecar") == ""
         assert node.says(f"systemctl show -P LoadState {UNIT}") == "not-found"
+    keys = reader.plant.etcd.root("ETCDCTL_API=3 etcdctl get --prefix --keys-only /").split()
+    assert {key.removeprefix("/aggregate-sidecar/plant-7/").split("/")[0] for key in keys} <= KEYS
 
 
 def test_the_server_starts_without_it(reader: Reader, tmp_path: Path) -> None:
