@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
-from tests.harness.process import Process, free_port, unavailable
+from tests.harness.process import Process, free_port, unavailable, wait_until
 from tests.harness.tools import TOOLS
 
 WITHIN_S = 60
@@ -62,22 +62,32 @@ class Postgres:
     @contextmanager
     def run(cls) -> Iterator[Self]:
         """Make and start one for the ``with`` block."""
+        auth = ["--auth-local=trust", "--auth-host=scram-sha-256", "--username=postgres"]
+        with cls._made("initdb", "--no-sync", "--encoding=UTF8", *auth) as one:
+            yield one
+
+    @classmethod
+    @contextmanager
+    def standby_of(cls, primary: "Postgres") -> Iterator[Self]:
+        """Make and start one that follows *primary*, whose commits wait for it from then on."""
+        where = ["--host", str(primary.folder), "--port", str(primary.port), "--username=postgres"]
+        with cls._made(
+            "pg_basebackup", "--write-recovery-conf", "--checkpoint=fast", "--no-sync", *where
+        ) as one:
+            primary.ask("ALTER SYSTEM SET synchronous_standby_names = '*'; SELECT pg_reload_conf()")
+            followed = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'"
+            wait_until(lambda: primary.ask(followed) == "1", "the standby follows in step")
+            yield one
+
+    @classmethod
+    @contextmanager
+    def _made(cls, program: str, *words: str) -> Iterator[Self]:
         found = programs()
         folder = Path(tempfile.mkdtemp(prefix="sidecar-postgres-"))
         try:
             os.chown(folder, 65534, 65534)
             one = cls(folder, found)
-            auth = ["--auth-local=trust", "--auth-host=scram-sha-256", "--username=postgres"]
-            made: list[str | Path] = [
-                *AS_NOBODY,
-                found / "initdb",
-                "-D",
-                folder / "data",
-                "--no-sync",
-                "--encoding=UTF8",
-                *auth,
-            ]
-            subprocess.run(made, check=True, capture_output=True, cwd=folder, env=one.environment)
+            one._maintain(program, "--pgdata", str(folder / "data"), *words)
             one.process.start()
             try:
                 one.process.wait_ready(lambda: one.called("postgres", "SELECT 1").returncode == 0)
@@ -86,6 +96,14 @@ class Postgres:
                 one.process.stop()
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+    def promote(self) -> None:
+        """Make a standby the primary, as an operator would."""
+        self._maintain("pg_ctl", "promote", "--wait", "--pgdata", str(self.folder / "data"))
+
+    def _maintain(self, program: str, *words: str) -> None:
+        command: list[str | Path] = [*AS_NOBODY, self.bin / program, *words]
+        subprocess.run(command, check=True, capture_output=True, cwd=self.folder, env=self.environment)
 
     def connection(self, user: str, database: str = "aggregate") -> str:
         """Return how psql gets there as *user*, whose password is its name."""

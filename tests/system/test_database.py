@@ -15,6 +15,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,14 +48,20 @@ def block(language: str) -> str:
 COMMANDS = re.findall(r"^\$ (.*)$", PAGE, re.MULTILINE)
 
 
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[Postgres]:
-    """The database of the page, after its roles were made."""
+@contextmanager
+def prepared() -> Iterator[Postgres]:
+    """Run a database where the roles of the page were made."""
     with Postgres.run() as one:
         assert one.called("postgres", "CREATE DATABASE aggregate").returncode == 0
         one.ask(BEFORE)
         passwords = [line.split()[1] for line in block("sql").splitlines() if line.startswith("\\password")]
         one.ask(block("sql"), answers="".join(f"{name}\n{name}\n" for name in passwords))
+        yield one
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Postgres]:
+    with prepared() as one:
         yield one
 
 
@@ -64,11 +71,16 @@ def as_at_the_beginning(postgres: Postgres) -> None:
 
 
 def fence(
-    postgres: Postgres, role: str, epoch: int, group: str = "aggregate", user: str = "aggregate_fence"
+    postgres: Postgres,
+    role: str,
+    epoch: int,
+    group: str = "aggregate",
+    user: str = "aggregate_fence",
+    connection: str | None = None,
 ) -> "subprocess.Popen[str]":
     """Start the example as the hook would be."""
     return subprocess.Popen(
-        [FENCE, postgres.connection(user), group, role],
+        [FENCE, connection or postgres.connection(user), group, role],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -230,6 +242,23 @@ def test_the_commands_of_the_page_show_who_is_let_in_and_let_others_in_again(pos
     runs(back)
     assert may_log_in(postgres) == {A, B, "aggregate_fence"}
     assert {command.split()[0] for command in COMMANDS} == {"psql"}, "every command of the page is run above"
+
+
+def test_the_fence_outlives_a_failover_of_the_database() -> None:
+    """With synchronous replication; the hook finds the new primary by itself."""
+    with prepared() as primary, Postgres.standby_of(primary) as standby:
+        both = primary.connection("aggregate_fence").replace(
+            f"host=127.0.0.1 port={primary.port}",
+            f"host=127.0.0.1,127.0.0.1 port={standby.port},{primary.port} target_session_attrs=read-write",
+        )
+        assert ended(fence(primary, B, 2, connection=both))[0] == 0
+        primary.process.kill()
+        standby.promote()
+
+        assert may_log_in(standby) == {B, "aggregate_fence"}
+        assert ended(fence(standby, A, 1, connection=both))[0] == 1
+        assert ended(fence(standby, A, 3, connection=both))[0] == 0
+        assert may_log_in(standby) == {A, "aggregate_fence"}
 
 
 # In a cluster
