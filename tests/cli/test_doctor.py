@@ -297,6 +297,29 @@ def test_a_long_lived_certificate_is_warned_of_two_weeks_before(tmp_path: Path) 
     assert "holds no certificate in PEM; replace it" in broken
 
 
+def test_the_secrets_of_the_api_are_their_owners_alone(tmp_path: Path) -> None:
+    made, token = Authority().issue(tmp_path / "tls"), tmp_path / "token"
+    token.write_text("correct-horse\n")
+    for path in (token, made.key):
+        path.chmod(0o644)
+    files_ = f", token_file: {token}, tls_cert_file: {made.cert}, tls_key_file: {made.key}"
+
+    found = told(files.secrets(with_api(tmp_path, "127.0.0.1:8009", files_)), "error")
+
+    assert f"api.token_file: {token} is open to others (mode 644); chmod 600 {token}" in found
+    assert f"api.tls_key_file: {made.key} is open to others" in found
+
+
+def test_files_of_the_api_that_cannot_be_read_are_named(config_file: Path, tmp_path: Path) -> None:
+    text = config_file.read_text()
+    pair = f"tls_cert_file: {tmp_path}/c.pem, tls_key_file: {tmp_path}/k.pem"
+    for given, key in ((pair, "tls_cert_file"), (f"token_file: {tmp_path}/t", "token_file")):
+        config_file.write_text(text + f"api: {{listen: '127.0.0.1:8009', {given}}}\n")
+        result = CliRunner().invoke(main, ["doctor", "-c", str(config_file)])
+        assert result.exit_code == 2
+        assert f"api.{key}" in result.stderr
+
+
 # ---- the server
 
 
