@@ -15,6 +15,7 @@ from typing import Any
 from backends._etcd_client import Client
 from backends._etcd_rpc import DELETE, after, pb
 from backends._grpc import grpc
+from backends._worker import join
 from sidecar.clock import Backoff, Clock
 from sidecar.core.units import Instant
 from sidecar.errors import BackendError, NotSent
@@ -121,7 +122,7 @@ class Watcher:
 
     def join(self, within_s: float) -> None:
         if self._thread is not None:
-            self._thread.join(within_s)
+            join(self._thread, within_s)
 
     def _start(self) -> None:
         with self._changed:

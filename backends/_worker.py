@@ -3,6 +3,7 @@
 import queue
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 R = TypeVar("R")
@@ -48,6 +49,12 @@ class _Job(Generic[R]):
         return self._result
 
 
+def join(thread: threading.Thread, within_s: float) -> None:
+    """Wait for the end of *thread*; not if Ctrl-C came while it was started: Python refuses to."""
+    with suppress(RuntimeError):
+        thread.join(within_s)
+
+
 class Worker:
     """Runs jobs one after the other. A daemon: a hung disk must not keep the program alive."""
 
@@ -78,7 +85,7 @@ class Worker:
         if thread is not None:
             self._jobs.put(last)
             self._jobs.put(None)
-            thread.join(within_s)
+            join(thread, within_s)
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:

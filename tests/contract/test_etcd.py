@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -607,3 +608,22 @@ def test_c4_a_lock_written_again_on_the_same_lease_is_not_that_hold(etcd34: Etcd
             backend.renew(hold, deadline=soon())
         with pytest.raises(NotHolder):
             give(backend, hold)
+
+
+def test_bug_ctrl_c_while_the_watch_is_started_is_nothing_at_the_end(etcd34: Etcd, namespace: str) -> None:
+    """`sidecar watch` ended with an internal error instead of 130: such a thread cannot be joined."""
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        if thread.name == "etcd-watch":
+            raise KeyboardInterrupt
+        start(thread)
+
+    backend = backend_on(namespace, etcd34.url)
+    revision = backend.read(deadline=soon()).revision
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            backend.await_change(revision, deadline=soon())
+
+    backend.close()
