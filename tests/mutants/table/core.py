@@ -76,6 +76,8 @@ MUTANTS = (
     Mutant("abandoned request carried out", "sidecar/core/requests.py", "request.state in FINISHED or memory", "memory", f"{REQUESTS}::test_a_restart_stops_and_starts_under_the_same_epoch_even_while_paused", schedules=10),
     Mutant("request of another epoch carried out", "sidecar/core/requests.py", "if request.epoch < phase.lease.epoch:", "if False:", f"{DECIDE}::test_bug_a_request_that_came_back_with_a_restored_store_was_never_concluded", schedules=10),
     Mutant("rolled back called done", "sidecar/core/requests.py", "request.to in (None, policy.node) and request.source != policy.node", "True", f"{REQUESTS}::test_the_next_active_tells_what_became_of_it", schedules=25),
+    Mutant("an answer that was lost is not given again", "sidecar/core/requests.py", " and now < memory.answered_until", "", f"{REQUESTS}::test_bug_an_answer_that_a_restored_store_has_not_got_was_never_given_again"),
+    Mutant("an answer is given again and again", "sidecar/core/requests.py", "now < memory.answered_until", "False", f"{REQUESTS}::test_bug_an_answer_that_a_restored_store_has_not_got_was_never_given_again"),
     Mutant("failed answer not repeated", "sidecar/core/decide.py", "memory, answered=None, answer_at=", "memory, answer_at=", f"{REQUESTS}::test_a_switchover_is_accepted_once_and_names_the_node", schedules=600),
     Mutant("unconfirmed called done", "sidecar/core/requests.py", "request.kind == \"switchover\" and request.state != \"confirmed\"", "False", f"{REQUESTS}::test_the_next_active_tells_what_became_of_it"),
     Mutant("failback at once", "sidecar/core/advance.py", "memory.better[1] + policy.ttl_ms", "memory.better[1]", f"{DECIDE}::test_a_preferred_node_that_has_been_able_for_a_ttl_gets_the_lock"),
