@@ -19,7 +19,7 @@ import random
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from backends._etcd_channel import Channel, Endpoint, Material
@@ -61,6 +61,8 @@ class LeaseGone(Exception):
 
 class _TokenRefused(Exception):
     """The token, or having none, is not accepted; a new one may be."""
+
+    maybe = False  # an earlier copy of the request may have been carried out
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,15 +157,22 @@ class Client:
             LeaseGone: The lease it names does not exist.
             NotSent, OutcomeUnknown, Denied: as their names say.
         """
+        maybe = False
         for last in (False, True):
-            metadata = self.metadata(deadline)
             try:
-                return self._hedged(method, request, deadline, effect, metadata)
+                metadata = self.metadata(deadline)
+                answer = self._hedged(method, request, deadline, effect, metadata)
+                return replace(answer, maybe=answer.maybe or maybe)
             except _TokenRefused as error:
+                maybe = maybe or error.maybe
                 if last or self._login.username is None:
-                    raise Denied(str(error)) from error
+                    raise (OutcomeUnknown if effect and maybe else Denied)(str(error)) from error
                 with self._state:
                     self._token, self._token_needed = None, True
+            except (NotSent, Denied) as error:
+                if effect and maybe:
+                    raise OutcomeUnknown(str(error)) from error
+                raise
         raise AssertionError("unreachable")
 
     def metadata(self, deadline: Instant) -> list[tuple[str, str]]:
@@ -352,7 +361,8 @@ class Client:
                 if attempt.sent:
                     verdict = _judge(method, error, reason)
                     if verdict is not None:
-                        raise verdict
+                        elsewhere = maybe or any(other.sent for other in pending)
+                        raise _doubted(verdict, reason) if effect and elsewhere else verdict
                     maybe = True
                 known_good = attempt.endpoint.version is not None  # an election, a restart
                 again = again or known_good or self._clock.now() - started_at < PATIENCE_MS
@@ -511,6 +521,13 @@ class _Cancelled(Exception):
 
 class _AuthDisabled(Exception):
     """The cluster has no users."""
+
+
+def _doubted(verdict: Exception, reason: str) -> Exception:
+    """Return what a member's no means for a request that another member may yet carry out."""
+    if isinstance(verdict, _TokenRefused):
+        verdict.maybe = True
+    return OutcomeUnknown(reason) if isinstance(verdict, NotSent | Denied) else verdict
 
 
 def _judge(method: str, error: Any, reason: str) -> Exception | None:

@@ -17,6 +17,7 @@ from typing import Any
 from backends._etcd_client import Client
 from backends._etcd_rpc import DELETE, after, pb
 from backends._grpc import grpc
+from backends._worker import join
 from backends.shared import HISTORY
 from sidecar.clock import Backoff, Clock
 from sidecar.core.units import Instant
@@ -125,7 +126,7 @@ class Watcher:
 
     def join(self, within_s: float) -> None:
         if self._thread is not None:
-            self._thread.join(within_s)
+            join(self._thread, within_s)
 
     def _start(self) -> None:
         with self._changed:

@@ -1,11 +1,10 @@
 """TLS of a backend: the files named in its section of the configuration, and what to say when it fails."""
 
-import base64
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from sidecar.certificate import validity
 from sidecar.clock import wall_ms
 from sidecar.errors import ConfigError
 
@@ -115,43 +114,10 @@ class Files:
 def has_expired(path: str) -> bool:
     """Tell whether the first certificate in the PEM file *path* has, as far as that can be read."""
     try:
-        end = not_after(Path(path).read_text(encoding="ascii"))
+        end = validity(Path(path).read_text(encoding="ascii")).until
     except (OSError, ValueError, IndexError):
         return False
     return end < wall_ms() // 1000
-
-
-def not_after(pem: str) -> int:
-    """Return the Unix time until which the first certificate in *pem* is valid.
-
-    Raises:
-        ValueError, IndexError: It is none.
-    """
-    from datetime import datetime
-
-    block = re.search("-----BEGIN CERTIFICATE-----(.*?)-----END CERTIFICATE-----", pem, re.DOTALL)
-    if block is None:
-        raise ValueError("no certificate")
-    certificate = _elements(base64.b64decode(block[1]))[0][1]
-    fields = _elements(_elements(certificate)[0][1])  # RFC 5280: version?, serial, algorithm, issuer, times
-    validity = fields[4 if fields[0][0] == 0xA0 else 3][1]
-    tag, end = _elements(validity)[1]
-    text = end.decode("ascii")
-    year = text if tag == 0x18 else ("20" if text < "5" else "19") + text  # UTCTime has two digits of it
-    return int(datetime.strptime(year, "%Y%m%d%H%M%S%z").timestamp())
-
-
-def _elements(der: bytes) -> list[tuple[int, bytes]]:
-    """Return tag and content of each element that *der* is made of."""
-    found = []
-    while der:
-        length, start = der[1], 2
-        if length & 0x80:
-            start += length & 0x7F
-            length = int.from_bytes(der[2:start], "big")
-        found.append((der[0], der[start : start + length]))
-        der = der[start + length :]
-    return found
 
 
 def _reason(error: Exception) -> str:

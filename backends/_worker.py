@@ -49,6 +49,12 @@ class _Job(Generic[R]):
         return self._result
 
 
+def join(thread: threading.Thread, within_s: float) -> None:
+    """Wait for the end of *thread*; not if Ctrl-C came while it was started: Python refuses to."""
+    with suppress(RuntimeError):
+        thread.join(within_s)
+
+
 class Worker:
     """Runs jobs one after the other. A daemon: a hung disk must not keep the program alive."""
 
@@ -85,7 +91,7 @@ class Worker:
         if thread is not None:
             self._put(last)
             self._put(None)
-            thread.join(within_s)
+            join(thread, within_s)
 
     def _put(self, job: Callable[[], None] | None) -> None:
         with self._asked:

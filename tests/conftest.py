@@ -10,6 +10,7 @@
 A tool that is missing skips the tests that need it; with CI set it fails them.
 """
 
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import TypeVar
@@ -25,6 +26,12 @@ SLOW_FIRST = ("tests/system/", "tests/contract/", "tests/core/")
 S = TypeVar("S", Etcd, Consul, EtcdCluster)
 
 _shared: list[Store | EtcdCluster] = []
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C mean something below us, also where a shell has started us in the background."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -57,7 +57,9 @@ def test_nothing_of_this_machine_is_in_the_archive(files: dict[str, bytes]) -> N
         members = tar.getmembers()
 
     assert {(m.uid, m.gid, m.uname, m.gname, m.mtime) for m in members} == {(0, 0, "", "", EPOCH)}
-    assert {m.name for m in members if m.mode == 0o755} == {f"top/{name}" for name in PROGRAMS}
+    hooks = {f"top/docs/hooks/{path.name}" for path in (ROOT / "docs" / "hooks").iterdir()}
+    assert hooks >= {"top/docs/hooks/virtual-ip", "top/docs/hooks/postgresql-fence"}
+    assert {m.name for m in members if m.mode == 0o755} == {f"top/{name}" for name in PROGRAMS} | hooks
     assert {m.mode for m in members} == {0o755, 0o644}
 
 

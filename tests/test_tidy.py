@@ -36,6 +36,7 @@ MAY_IMPORT = {
     "sidecar/hooks/": ("sidecar.hooks", "sidecar.guard", "sidecar.core", "sidecar.clock"),
     "sidecar/standin/": ("sidecar.standin",),  # plays a foreign program, and may run without ours
     "sidecar/clock.py": ("sidecar.core",),
+    "sidecar/certificate.py": (),
     "sidecar/errors.py": (),
     "sidecar/documents.py": ("sidecar.core", "sidecar.errors", "sidecar.ports"),
     "sidecar/ports.py": ("sidecar.core", "sidecar.clock"),
@@ -57,6 +58,7 @@ MAY_IMPORT = {
         "sidecar.ports",
         "sidecar.errors",
         "sidecar.clock",
+        "sidecar.certificate",
         "sidecar.documents",
         "sidecar.events",  # that credentials were replaced, or cannot be
         "sidecar.config.files",  # reading without waiting for a pipe

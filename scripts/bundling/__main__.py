@@ -16,6 +16,7 @@ from bundling import sbom
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 PROGRAMS = ("install", "upgrade", "uninstall")
+HOOKS = "docs/hooks/"  # examples to be copied and run
 PYTHON = "3.11"
 SUMS = "SHA256SUMS"
 
@@ -27,6 +28,7 @@ def collect(own: Path, needs: list[Path], version: str) -> Files:
     files = {name: (HERE / name).read_bytes() for name in (*PROGRAMS, "sidecar.yml.example")}
     files |= {f"wheels/{wheel.name}": wheel.read_bytes() for wheel in (own, *needs)}
     files |= {f"docs/{path.name}": path.read_bytes() for path in (ROOT / "docs").glob("*.md")}
+    files |= {f"{HOOKS}{path.name}": path.read_bytes() for path in (ROOT / HOOKS).iterdir() if path.is_file()}
     files |= {name: (ROOT / name).read_bytes() for name in ("README.md", "CHANGELOG.md", "LICENSE")}
     unit = "aggregate-sidecar.service"
     files[unit] = (ROOT / "sidecar" / "systemd" / unit).read_bytes()
@@ -47,7 +49,7 @@ def pack(files: Files, top: str, epoch: int) -> bytes:
         for name in sorted(files):
             info = tarfile.TarInfo(f"{top}/{name}")
             info.size, info.mtime = len(files[name]), epoch
-            info.mode = 0o755 if name in PROGRAMS else 0o644
+            info.mode = 0o755 if name in PROGRAMS or name.startswith(HOOKS) else 0o644
             tar.addfile(info, io.BytesIO(files[name]))
     return out.getvalue()
 

@@ -29,7 +29,7 @@ def hear(node: s.Node, now: Instant, policy: s.Policy) -> s.Step | None:
     if not isinstance(phase, s.Serving):
         return None
     if request.epoch < phase.lease.epoch:
-        return _conclude(node, request, memory.view, policy)
+        return _conclude(node, request, memory.view, now, policy)
     if request.epoch > phase.lease.epoch:
         return None
     if request.kind == "failover":
@@ -38,23 +38,34 @@ def hear(node: s.Node, now: Instant, policy: s.Policy) -> s.Step | None:
 
 
 def answer(
-    node: s.Node, request: Request, state: RequestState, reason: str | None = None, *, to: str | None = None
+    node: s.Node,
+    request: Request,
+    state: RequestState,
+    now: Instant,
+    policy: s.Policy,
+    reason: str | None = None,
+    *,
+    to: str | None = None,
 ) -> s.Step | None:
-    """Write the request's new state, once."""
+    """Write the request's new state: once, and again if it is not shown within a TTL.
+
+    A store that was restored meanwhile may not have it; one that has it refuses what was not read there.
+    """
     phase, memory = node
-    if memory.answered == (request.id, state) or memory.view is None:
+    if memory.view is None or (memory.answered == (request.id, state) and now < memory.answered_until):
         return None
     order = s.Answer(
         replace(request, state=state, reason=reason, to=to or request.to),
         memory.view.versions.get("request", 0),
     )
-    return s.Step(s.Node(phase, replace(memory, answered=(request.id, state))), (order,))
+    told = replace(memory, answered=(request.id, state), answered_until=Instant(now + policy.ttl_ms))
+    return s.Step(s.Node(phase, told), (order,))
 
 
 def _abandon(node: s.Node, request: Request, reason: str, now: Instant, policy: s.Policy) -> s.Step | None:
     if now < node.memory.request_since + policy.confirm_within_ms:
         return None
-    return answer(node, request, "abandoned", reason)
+    return answer(node, request, "abandoned", now, policy, reason)
 
 
 def _switchover(node: s.Node, request: Request, now: Instant, policy: s.Policy) -> s.Step | None:
@@ -64,15 +75,17 @@ def _switchover(node: s.Node, request: Request, now: Instant, policy: s.Policy) 
         case "asked":
             reason = objection(request, view, node.memory, policy)
             if reason is not None:
-                return answer(node, request, "refused", reason)
+                return answer(node, request, "refused", now, policy, reason)
             other = best_other(view, policy.node)
             to = request.to or (other.node if other is not None else None)
-            return answer(node, request, "accepted", to=to)
+            return answer(node, request, "accepted", now, policy, to=to)
         case "accepted":
             return _abandon(node, request, "the command did not confirm it", now, policy)
         case _:
             if held_back(node.memory, policy) or view.settings.holds_back(request.to or policy.node):
-                return answer(node, request, "failed", "paused before it began; nothing was stopped")
+                return answer(
+                    node, request, "failed", now, policy, "paused before it began; nothing was stopped"
+                )
             kill_at = Instant(now + policy.stop_timeout_ms)
             return stop(node, s.GiveUp(f"switchover to {request.to}"), kill_at)
 
@@ -97,17 +110,17 @@ def objection(request: Request, view: View, memory: s.Memory, policy: s.Policy) 
     return None
 
 
-def _conclude(node: s.Node, request: Request, view: View, policy: s.Policy) -> s.Step | None:
+def _conclude(node: s.Node, request: Request, view: View, now: Instant, policy: s.Policy) -> s.Step | None:
     """Say what became of a hand-over that was asked of an earlier active."""
     if request.kind == "switchover" and request.state != "confirmed":
-        return answer(node, request, "abandoned", f"{policy.node} became active meanwhile")
+        return answer(node, request, "abandoned", now, policy, f"{policy.node} became active meanwhile")
     if request.to in (None, policy.node) and request.source != policy.node:
-        return answer(node, request, "done", f"{policy.node} is active")
+        return answer(node, request, "done", now, policy, f"{policy.node} is active")
     if request.source == policy.node:
         candidate = None if request.to is None else view.node(request.to)
         why = "it did not take over" if candidate is None else candidate.message
-        return answer(node, request, "rolled_back", f"{request.to}: {why}")
-    return answer(node, request, "failed", f"{policy.node} took over instead of {request.to}")
+        return answer(node, request, "rolled_back", now, policy, f"{request.to}: {why}")
+    return answer(node, request, "failed", now, policy, f"{policy.node} took over instead of {request.to}")
 
 
 def _restart(node: s.Node, request: Request, now: Instant, policy: s.Policy) -> s.Step | None:
@@ -118,8 +131,8 @@ def _restart(node: s.Node, request: Request, now: Instant, policy: s.Policy) -> 
     match request.state:
         case "asked":
             if not running:
-                return answer(node, request, "refused", "no server runs there to be restarted")
-            return answer(node, request, "accepted")
+                return answer(node, request, "refused", now, policy, "no server runs there to be restarted")
+            return answer(node, request, "accepted", now, policy)
         case "accepted":
             return _abandon(node, request, "the command did not confirm it", now, policy)
     memory = replace(memory, restart_request=request.id)
@@ -132,7 +145,7 @@ def _restart(node: s.Node, request: Request, now: Instant, policy: s.Policy) -> 
         case s.Standing(run=run):
             return s.Step(s.Node(s.Ending(run, kill_at), memory), (s.StopServer(run, kill_at),))
         case s.Idle():
-            return answer(node, request, "failed", "no server runs there to be restarted")
+            return answer(node, request, "failed", now, policy, "no server runs there to be restarted")
         case _:
             return None
 
@@ -140,10 +153,14 @@ def _restart(node: s.Node, request: Request, now: Instant, policy: s.Policy) -> 
 def _restarted(node: s.Node, request: Request, now: Instant, policy: s.Policy) -> s.Step | None:
     phase, memory = node
     if isinstance(phase, s.Serving) or (isinstance(phase, s.Standing) and phase.ready):
-        return answer(node, request, "done")
+        return answer(node, request, "done", now, policy)
     gave_up = isinstance(phase, s.Idle) and (
         now < memory.cool_until or now < memory.standby_at or policy.standby == "stopped"
     )
     if isinstance(phase, s.Waiting) and held_back(memory, policy):  # where one try is all it gets
         gave_up = bool(memory.failures) and memory.failures[-1] >= memory.request_since
-    return answer(node, request, "failed", memory.trouble or "the server did not start") if gave_up else None
+    return (
+        answer(node, request, "failed", now, policy, memory.trouble or "the server did not start")
+        if gave_up
+        else None
+    )

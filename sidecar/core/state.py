@@ -240,6 +240,7 @@ class Memory:
     quit: Quit | None = None
     change: Change | None = None  # set from the grant until the history has it
     answered: tuple[str, str] | None = None  # (request id, state) this node has written
+    answered_until: Instant = Instant(0)  # so long it may be on its way; then it is written again
     answer_at: Instant = Instant(0)  # not before this instant the next answer
     request_since: Instant = Instant(0)  # when the request was first seen in its present state
     restart_request: str | None = None  # id of the restart this node is carrying out

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from sidecar.clock import BootClock, left_s
 from sidecar.config import Config
 from sidecar.core.units import Instant
-from sidecar.doctor import files, machine, server, store
+from sidecar.doctor import api, files, machine, server, store
 from sidecar.doctor.finding import Finding, error
 from sidecar.errors import SidecarError
 
@@ -28,6 +28,8 @@ CHECKS = (
     Check("paths", 5_000, files.paths),
     Check("programs", 5_000, files.programs),
     Check("secrets", 5_000, files.secrets),
+    Check("certificates", 5_000, api.certificates),
+    Check("api", 5_000, api.listens),
     Check("server.xml", 5_000, server.server_xml),
     Check("java", 5_000, server.java),
     Check("ports", 5_000, server.ports),

@@ -18,6 +18,7 @@ from sidecar.servers import rivals, serverxml, settings
 HEAP_SHARE_MAX = 0.75
 """Of the memory: a JVM needs a quarter to a third more than its heap, and the system something too."""
 PORT_WITHIN_MS = 300
+EVERY = ("0.0.0.0", "::")  # noqa: S104  # compared with, not bound to
 ROLES = {"0": "none", "1": "active", "2": "standby"}
 
 
@@ -76,12 +77,12 @@ def java(config: Config) -> Iterator[Finding]:
 def ports(config: Config) -> Iterator[Finding]:
     """See whether the ports that are probed are free, or held by the server that the guard here runs."""
     probed = _probed(config)
-    listeners = _listeners()
+    found = listeners()
     for port, key in probed.items():
         if not within(TcpProbe((port,)), PORT_WITHIN_MS, BootClock()).ok:
             yield ok("ports", f"{port} ({key}) is free")
             continue
-        pid = listeners.get(port)
+        pid = found.get(port)
         if pid is None:
             says, do = f"{port} ({key}) is open; whose it is can be seen by root alone", "run doctor as root"
             yield warning("ports", says, do)
@@ -106,12 +107,21 @@ def _probed(config: Config) -> dict[int, str]:
     return found
 
 
-def _listeners() -> dict[int, int | None]:
+def listeners(address: str | None = None) -> dict[int, int | None]:
+    """Return the process that listens on each TCP port; None: not to be seen by this user.
+
+    *address*: only those that keep others from it, or from a part of it.
+    """
     try:
         found = psutil.net_connections("tcp")
     except psutil.Error:
         return {}
-    return {one.laddr[1]: one.pid for one in found if one.laddr and one.status == psutil.CONN_LISTEN}
+    alike = None if address in (None, *EVERY) else (address, *EVERY)
+    return {
+        one.laddr[1]: one.pid
+        for one in found
+        if one.laddr and one.status == psutil.CONN_LISTEN and (alike is None or one.laddr[0] in alike)
+    }
 
 
 def _ours(config: Config) -> set[int]:

@@ -131,7 +131,7 @@ def _nodes(config: Config, view: View) -> Iterator[Finding]:
             yield warning("nodes", says, "look at it again in a moment; an older version never does")
     yield from _ttl(config, view)
     mine = view.node(config.node)
-    if mine is not None and not _runs_here(Path(config.paths.run)):
+    if mine is not None and sidecar_pid(Path(config.paths.run)) is None:
         says = f"{config.node} is there already, and no sidecar runs here in {config.paths.run}"
         yield warning("nodes", says, "make sure that no other machine has this name: give each its own node")
     elif others:
@@ -149,12 +149,13 @@ def _ttl(config: Config, view: View) -> Iterator[Finding]:
         )
 
 
-def _runs_here(run_dir: Path) -> bool:
-    """Tell whether a sidecar holds the lock of *run_dir*, without touching that lock."""
+def sidecar_pid(run_dir: Path) -> int | None:
+    """Return the sidecar that holds the lock of *run_dir*, without touching that lock."""
     try:
         found = (run_dir / "sidecar.lock").stat()
         locks = Path("/proc/locks").read_text(encoding="ascii")
     except OSError:
-        return False
+        return None
     device = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
-    return any(device in line.split() for line in locks.splitlines())
+    # 1: FLOCK  ADVISORY  WRITE 4711 fe:01:131 0 EOF
+    return next((int(words[4]) for words in map(str.split, locks.splitlines()) if device in words[5:6]), None)

@@ -1,6 +1,7 @@
 """``init``: a starting configuration, from a few options and perhaps from the server that is there."""
 
 import os
+import pwd
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -71,9 +72,23 @@ def _server(found: settings.ServerSettings) -> Mapping[str, object]:
     given: dict[str, object] = {"server.home": str(home), "server.command": command}
     if path.name != "server.xml":
         given |= {"server.config_file": path.name, "server.command": [*command, "-f", path.name]}
+    if owner := _owner(path):
+        given["server.user"] = owner
     if found.cluster_role == "2":
         given["node_options.priority"] = FAILOVER_PRIORITY
     return given
+
+
+def _owner(path: Path) -> str | None:
+    """Return as whom the server goes on; None: as root, or whoever runs the sidecar.
+
+    Its own unit may have said `User=`. As root it would leave files that it could not write as before.
+    """
+    try:
+        number = path.stat().st_uid
+        return None if number in (0, os.geteuid()) else pwd.getpwuid(number).pw_name
+    except (OSError, KeyError):  # KeyError: of another machine, or of an archive
+        return None
 
 
 def _consoles() -> frozenset[str]:

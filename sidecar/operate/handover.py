@@ -82,14 +82,15 @@ def judge_handover(view: View, request: Request, over: bool) -> Verdict:
 def serves(view: View) -> bool:
     """Tell whether the holder of the lock says that its server runs as active, at the lock's epoch.
 
-    One that was paused meanwhile shows that instead; then it counts that it has concluded the hand-over.
+    One that was paused meanwhile shows that instead, whether its server runs or not; then it counts that it
+    has concluded the hand-over. A later one has not: the next epoch after the request's was another's.
     """
     holder = view.holder
     record = view.node(holder.node) if holder is not None else None
     if holder is None or record is None or (record.role, record.epoch) != ("active", holder.epoch):
         return False
     request = view.request
-    concluded = request is not None and request.state == "done" and request.epoch < holder.epoch
+    concluded = request is not None and request.state == "done" and request.epoch + 1 == holder.epoch
     return record.state == "running" or (record.state == "paused" and concluded)
 
 

@@ -203,7 +203,7 @@ class Shell:
             )
             self._health.well()
         except Conflict:
-            pass  # somebody wrote meanwhile: the next view says what
+            return  # somebody wrote meanwhile, perhaps we: the next view says what
         except BackendError as error:
             self._health.ill(error)
             self._inbox.put(s.AnswerFailed())

@@ -11,20 +11,25 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from sidecar.certificate import Validity
 from sidecar.cli import main
 from sidecar.config import Config, from_text
-from sidecar.doctor import files, server, store
+from sidecar.doctor import api, files, server, store
+from sidecar.doctor.api import DAY_S
 from sidecar.doctor.examine import CHECKS, Check, examine
 from sidecar.doctor.finding import Finding, ok
 from sidecar.ports import BackendInfo
 from tests.cli.stage import Stage
 from tests.cli.test_program import WITHIN_S, spawn
+from tests.harness.certificates import Authority
 from tests.harness.process import free_port, wait_until
 from tests.harness.stores import ETCD34, Etcd, b64
 
@@ -214,6 +219,111 @@ def test_secrets_are_their_owners_alone(tmp_path: Path, mode: int, level: str) -
 
     assert found.level == level
     assert f"consul.token_file: {token}" in found.says
+
+
+# ---- the API and certificates
+
+
+def with_api(tmp_path: Path, listen: str, more: str = "") -> Config:
+    return configured(tmp_path, f"api: {{listen: '{listen}'{more}}}")
+
+
+def test_the_address_of_the_api_is_free_or_somebody_elses(tmp_path: Path) -> None:
+    where = f"127.0.0.1:{free_port()}"
+    config = with_api(tmp_path, where)
+
+    assert told(api.listens(config), "ok") == f"api: {where} (api.listen) is free; "
+    with socket.create_server(("127.0.0.1", int(where.partition(":")[2]))):
+        taken = told(api.listens(config), "error")
+        every = told(api.listens(with_api(tmp_path, where.replace("127.0.0.1", "0.0.0.0"))), "error")
+        other = told(api.listens(with_api(tmp_path, where.replace("127.0.0.1", "127.0.0.2"))), "ok")
+    for found in (taken, every):
+        assert f"is held by process {os.getpid()}: the sidecar here would not start; stop it" in found
+    assert "is free" in other, "another address of the same port is another's"
+    assert "cannot assign" in told(api.listens(with_api(tmp_path, "192.0.2.1:8009")), "error")
+    assert told(api.listens(configured(tmp_path)), "ok") == "api: off: api.listen is not set; "
+
+
+def test_the_address_of_the_api_is_held_by_the_sidecar_that_runs_here(
+    config_file: Path, tmp_path: Path
+) -> None:
+    where = f"127.0.0.1:{free_port()}"
+    config_file.write_text(config_file.read_text() + f"api: {{listen: '{where}'}}\n")
+    process = spawn("run", "-c", config_file)
+    try:
+        held = f"api: {where} (api.listen) is held by our sidecar (process {process.pid}); "
+        config = with_api(tmp_path, where)
+        wait_until(lambda: told(api.listens(config), "ok") == held, "the API")
+    finally:
+        process.terminate()
+        process.communicate(timeout=WITHIN_S)
+
+
+def test_certificate_and_key_of_the_api_belong_together(tmp_path: Path) -> None:
+    one, other = Authority().issue(tmp_path / "one"), Authority().issue(tmp_path / "other")
+
+    def found(cert: Path, key: Path) -> str:
+        more = f", tls_cert_file: {cert}, tls_key_file: {key}"
+        return told(api.listens(with_api(tmp_path, f"127.0.0.1:{free_port()}", more)), "error")
+
+    assert found(one.cert, one.key) == ""
+    assert "api.tls_cert_file" in found(one.cert, other.key)
+    assert "key values mismatch; replace certificate and key together" in found(one.cert, other.key)
+
+
+@pytest.mark.parametrize(
+    ("lives", "level", "says"),
+    [
+        (timedelta(days=90, hours=12), "ok", "is valid for 90 d"),
+        (timedelta(days=10, hours=12), "ok", "is valid for 10 d"),  # most of its life is left
+        (timedelta(hours=15, minutes=30), "warning", "expires in 15 h"),  # of two days more
+        (timedelta(minutes=-1), "error", "has expired"),
+    ],
+)
+def test_certificates_are_looked_at_before_they_end(
+    tmp_path: Path, lives: timedelta, level: str, says: str
+) -> None:
+    made = Authority().issue(tmp_path, lives=lives)
+    pair = f"tls_cert_file: {made.cert}, tls_key_file: {made.key}"
+
+    (found,) = api.certificates(with_api(tmp_path, "127.0.0.1:8009", f", {pair}"))
+
+    assert (found.level, says in found.says) == (level, True), found
+    assert f"api.tls_cert_file: {made.cert}" in found.says
+
+
+def test_a_long_lived_certificate_is_warned_of_two_weeks_before(tmp_path: Path) -> None:
+    now = int(time.time())
+    assert api.judged(Validity(now - 76 * DAY_S, now + 14 * DAY_S + 60), now) == "ok"
+    assert api.judged(Validity(now - 77 * DAY_S, now + 14 * DAY_S - 60), now) == "warning"
+    assert api.judged(Validity(now + 60, now + DAY_S), now) == "early"
+    (tmp_path / "cert.pem").write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+    pair = f", tls_cert_file: {tmp_path}/cert.pem, tls_key_file: {tmp_path}/cert.pem"
+    broken = told(api.certificates(with_api(tmp_path, "127.0.0.1:8009", pair)), "error")
+    assert "holds no certificate in PEM; replace it" in broken
+
+
+def test_the_secrets_of_the_api_are_their_owners_alone(tmp_path: Path) -> None:
+    made, token = Authority().issue(tmp_path / "tls"), tmp_path / "token"
+    token.write_text("correct-horse\n")
+    for path in (token, made.key):
+        path.chmod(0o644)
+    files_ = f", token_file: {token}, tls_cert_file: {made.cert}, tls_key_file: {made.key}"
+
+    found = told(files.secrets(with_api(tmp_path, "127.0.0.1:8009", files_)), "error")
+
+    assert f"api.token_file: {token} is open to others (mode 644); chmod 600 {token}" in found
+    assert f"api.tls_key_file: {made.key} is open to others" in found
+
+
+def test_files_of_the_api_that_cannot_be_read_are_named(config_file: Path, tmp_path: Path) -> None:
+    text = config_file.read_text()
+    pair = f"tls_cert_file: {tmp_path}/c.pem, tls_key_file: {tmp_path}/k.pem"
+    for given, key in ((pair, "tls_cert_file"), (f"token_file: {tmp_path}/t", "token_file")):
+        config_file.write_text(text + f"api: {{listen: '127.0.0.1:8009', {given}}}\n")
+        result = CliRunner().invoke(main, ["doctor", "-c", str(config_file)])
+        assert result.exit_code == 2
+        assert f"api.{key}" in result.stderr
 
 
 # ---- the server

@@ -72,6 +72,14 @@ def test_a_switchover_that_is_paused_meanwhile_is_done_when_it_was_concluded(two
     assert (done.node, done.epoch) == ("node-b", 2)
 
 
+def test_bug_a_paused_node_whose_server_never_ran_was_said_to_be_active() -> None:
+    """The one before it had concluded the request, and was gone."""
+    done = ended("done")
+
+    assert handover.serves(seen("node-b", state="paused", epoch=2, request=done))
+    assert not handover.serves(seen("node-b", state="paused", epoch=3, request=done))
+
+
 def test_a_refusal_of_the_active_is_passed_on(two: Stage) -> None:
     def play() -> None:
         two.await_request("asked")

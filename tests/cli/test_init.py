@@ -5,6 +5,7 @@ Not covered: zsh and fish themselves (their scripts are click's own).
 """
 
 import os
+import pwd
 import re
 import shutil
 import stat
@@ -91,6 +92,20 @@ def test_a_server_that_is_there_is_taken_over(home: Path, tmp_path: Path) -> Non
     assert "#tcp: [6460, 8443]" in file.read_text(), "the ports of server.xml"
     validated = CliRunner().invoke(main, ["validate", "-c", str(file)])
     assert validated.exit_code == 0, validated.output
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_the_server_goes_on_as_the_owner_of_its_files(home: Path) -> None:
+    path = home / "server.xml"
+
+    def user() -> str | None:
+        return from_text(written("--from", path), {}, source="x").server.user
+
+    assert user() is None, "root, or whoever runs the sidecar"
+    os.chown(path, pwd.getpwnam("nobody").pw_uid, -1)
+    assert user() == "nobody"
+    os.chown(path, 54_321, -1)
+    assert user() is None, "nobody here has this number"
 
 
 def test_a_native_failover_node_goes_after_its_master(home: Path) -> None:

@@ -9,21 +9,23 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from backends._etcd_client import PAUSE_MS, _Attempt
+from backends._etcd_client import PAUSE_MS, Answer, Client, Login, _Attempt, _TokenRefused
 from backends._etcd_leases import Lease, Leases
 from backends.etcd import EtcdBackend
 from sidecar.clock import BootClock
 from sidecar.core.model import LockRecord
 from sidecar.core.units import NO_EPOCH, Epoch, Instant
 from sidecar.documents import encode
-from sidecar.errors import BackendError, ConfigError, Denied, NotHolder, NotSent
+from sidecar.errors import BackendError, ConfigError, Denied, NotHolder, NotSent, OutcomeUnknown
 from sidecar.plugins import load_backend
 from sidecar.ports import Backend, BackendSettings
 from tests.contract.steps import Doing, crack, entry, give, node, now, order, refused, take, take_when_free
@@ -243,6 +245,48 @@ def test_bug_members_without_a_majority_were_asked_without_a_pause(
 
         rounds = 2_000 // (PAUSE_MS // 2) + 1
         assert 3 < len(begun) <= rounds * len(etcd_cluster.urls)
+
+
+def test_bug_a_no_of_one_member_was_taken_for_that_of_another_that_was_asked_too(
+    etcd34: Etcd, namespace: str
+) -> None:
+    """The first one is silent, and may yet carry it out: the second one's no space is not the last word."""
+    with Proxy(etcd34.host_port) as silent, connected(namespace, silent.url, etcd34.url) as backend:
+        hold = take(backend, "a", TTL_MS * 20).hold
+        silent.blackhole()
+        etcd34.no_space(set_it=True)
+        try:
+            with pytest.raises(OutcomeUnknown):
+                backend.write(order(), expected=0, hold=hold, deadline=soon(2_000))
+            with connected(namespace, etcd34.url) as alone, pytest.raises(NotSent):
+                alone.write(order(), expected=0, hold=hold, deadline=soon(2_000))
+        finally:
+            etcd34.no_space(set_it=False)
+
+
+@pytest.mark.parametrize(
+    "then", [Answer(None, False), NotSent("no space"), Denied("no rights"), _TokenRefused()]
+)
+def test_bug_a_copy_sent_before_a_new_login_was_forgotten(
+    then: Answer | Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = Client(Login(("127.0.0.1:1",), username="u", password="p"), BootClock(), "/p/", b"/p/lock")
+    first = _TokenRefused("old")
+    first.maybe = True
+    results: list[Answer | Exception] = [first, then]
+
+    def hedged(method: str, *_: Any) -> Answer:
+        found = Answer(SimpleNamespace(token="t"), False) if method == "Authenticate" else results.pop(0)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    monkeypatch.setattr(client, "_hedged", hedged)
+    if isinstance(then, Answer):
+        assert client.call("Txn", None, soon(), effect=True).maybe
+    else:
+        with pytest.raises(OutcomeUnknown):
+            client.call("Txn", None, soon(), effect=True)
 
 
 def test_c10_a_member_of_another_cluster_is_refused(etcd34: Etcd, etcd35: Etcd, namespace: str) -> None:
@@ -700,3 +744,22 @@ def test_c4_a_lock_written_again_on_the_same_lease_is_not_that_hold(etcd34: Etcd
             backend.renew(hold, deadline=soon())
         with pytest.raises(NotHolder):
             give(backend, hold)
+
+
+def test_bug_ctrl_c_while_the_watch_is_started_is_nothing_at_the_end(etcd34: Etcd, namespace: str) -> None:
+    """`sidecar watch` ended with an internal error instead of 130: such a thread cannot be joined."""
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        if thread.name == "etcd-watch":
+            raise KeyboardInterrupt
+        start(thread)
+
+    backend = backend_on(namespace, etcd34.url)
+    revision = backend.read(deadline=soon()).revision
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            backend.await_change(revision, deadline=soon())
+
+    backend.close()

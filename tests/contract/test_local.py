@@ -352,3 +352,18 @@ def test_a_plug_in_that_cannot_be_imported_says_so(tmp_path: Path, monkeypatch: 
     assert "broken" in installed_backends()
     with pytest.raises(ConfigError, match="no_such_module"):
         load_backend("broken")
+
+
+def test_bug_ctrl_c_while_a_thread_is_started_is_nothing_at_the_end(path: Path) -> None:
+    """`sidecar watch` ended with an internal error instead of 130: such a thread cannot be joined."""
+    backend = backend_on(path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            backend.read(deadline=soon())
+
+    backend.close()
+
+
+def interrupted(_thread: threading.Thread) -> None:
+    raise KeyboardInterrupt

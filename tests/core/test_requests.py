@@ -264,6 +264,19 @@ def test_a_restart_of_an_epoch_that_is_over_still_counts_for_the_node() -> None:
     assert answers(hear(serving(), request("restart", epoch=Epoch(5)))) == [("accepted", None)]
 
 
+def test_bug_an_answer_that_a_restored_store_has_not_got_was_never_given_again() -> None:
+    """The store was replaced before its answer was seen: what it shows is what it showed before."""
+    asked = request("failover", "confirmed", source="b", to="a", epoch=EPOCH - 1)
+    seen = s.Seen(view(lock(), nodes=(B,), request=asked))
+    phase = replace(serving(), lease=replace(LEASE, deadline=at(10 * POLICY.ttl_ms)))
+    first = decide(s.Node(phase, BUSY), seen, NOW, POLICY)
+    soon = decide(first.node, seen, at(POLICY.ttl_ms - 1), POLICY)
+    later = decide(soon.node, seen, at(POLICY.ttl_ms), POLICY)
+
+    assert answers(first) == answers(later) == [("done", "a is active")]
+    assert answers(soon) == []
+
+
 def test_bug_a_request_that_a_restored_store_has_back_was_answered() -> None:
     """The store forgot the epoch of this active: what it holds was concluded before the restore."""
     memory = replace(BUSY, mark=EPOCH)

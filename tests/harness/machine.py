@@ -1,9 +1,10 @@
-"""A machine with systemd and no network, as a container, with the sidecar installed from the bundle.
+"""A machine with systemd, as a container, with the sidecar installed from the bundle.
 
     with Machine.run() as machine:
         machine.unpack(bundle(folder)); machine.root("./install"); machine.furnish()
         machine.systemctl("start", "aggregate-sidecar")
 
+It has no network, unless a private one is given that leads nowhere else: ``with network() as name``.
 Each is a container of its own, removed at the end. Not covered: it has no kernel of its own, so no real
 reboot, and no cgroup v2 where the host has none; systemd may not lower OOM scores in here.
 """
@@ -45,6 +46,28 @@ def bundle(folder: Path) -> Path:
     return Path(done.stdout.strip())
 
 
+@contextmanager
+def network() -> Iterator[str]:
+    """Make a network of our own for the ``with`` block: its machines see each other, and nothing else."""
+    name = f"sidecar-install-{os.getpid()}-{os.urandom(2).hex()}"
+    docker("network", "create", "--internal", name)
+    try:
+        yield name
+    finally:
+        docker("network", "rm", name)
+
+
+@contextmanager
+def volume() -> Iterator[str]:
+    """Make a folder that several machines can have at once, for what they share: the witness."""
+    name = f"sidecar-install-{os.getpid()}-{os.urandom(2).hex()}"
+    docker("volume", "create", name)
+    try:
+        yield name
+    finally:
+        docker("volume", "rm", "-f", name)
+
+
 class Machine:
     """One booted container."""
 
@@ -54,11 +77,11 @@ class Machine:
 
     @classmethod
     @contextmanager
-    def run(cls) -> Iterator[Self]:
-        """Boot one for the ``with`` block."""
+    def run(cls, host: str = "node-a", *options: str, network: str = "none") -> Iterator[Self]:
+        """Boot one called *host* for the ``with`` block; *options* are more of ``docker run``."""
         name = f"sidecar-install-{os.getpid()}-{os.urandom(2).hex()}"
         image = build(["systemd"])["SYSTEMD_IMAGE"]
-        words = ["--name", name, "--hostname", "node-a", "--network", "none"]
+        words = ["--name", name, "--hostname", host, "--network", network, *options]
         docker("run", "-d", *words, *RIGHTS, image)
         machine = cls(name)
         try:
@@ -84,6 +107,15 @@ class Machine:
         """
         return docker("exec", "-w", self.folder, self.container, "bash", "-c", command)
 
+    def address(self) -> str:
+        """Return where the machine is on its network."""
+        path = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
+        return docker("inspect", "-f", path, self.container).strip()
+
+    def bring(self, path: Path, folder: str = "/root/") -> None:
+        """Copy a file or folder of the host's there."""
+        docker("cp", str(path), f"{self.container}:{folder}")
+
     def says(self, command: str) -> str:
         """Return what it prints, however it ends."""
         with suppress(subprocess.CalledProcessError):
@@ -93,7 +125,7 @@ class Machine:
     def unpack(self, archive: Path) -> None:
         """Bring the archive there and go into its folder."""
         self.folder = "/root"
-        docker("cp", str(archive), f"{self.container}:/root/")
+        self.bring(archive)
         self.root(f"rm -rf aggregate-sidecar-*/ && tar xzf {archive.name}")
         self.folder = self.root("echo /root/aggregate-sidecar-*/").strip()
 
@@ -132,6 +164,17 @@ class Machine:
 
     def await_serving(self) -> None:
         wait_until(lambda: "Serving" in self.show("StatusText"), "systemd shows a serving active", 40)
+
+    def await_role(self, role: str) -> None:
+        """Wait until this node shows that it serves as active, or stands by able to take over."""
+        state = "running" if role == "active" else "monitoring"
+
+        def there() -> bool:
+            name = self.root("hostname").strip()
+            nodes = json.loads(self.says("sidecar status -o json") or '{"nodes": []}')["nodes"]
+            return any((one["node"], one["role"], one["state"]) == (name, role, state) for one in nodes)
+
+        wait_until(there, f"this node is {role} and {state}", 60)
 
     def records(self, folder: Path) -> list[witness.Record]:
         """Return what the servers wrote into the witness."""

@@ -55,6 +55,8 @@ class Client:
             if not process.alive or strand.ticket != mine:
                 loop.counts["late request executed"] += 1
             answer = self._carried_out(carry_out)
+            if copied and isinstance(answer, Denied):
+                answer = OutcomeUnknown("the token is not valid, and a copy is under way")
             back = self.network.trip()
             if back is not None and not self.host.cut:
                 loop.after(back, lambda: deliver(answer))
@@ -62,6 +64,7 @@ class Client:
                 loop.counts["answer lost, and known"] += 1
                 loop.after(3, lambda: deliver(OutcomeUnknown("connection lost")))
 
+        copied = False
         there = self.network.trip()
         if self.host.cut or there is None:
             if loop.chance(0.3):
@@ -70,6 +73,7 @@ class Client:
             loop.after(there, execute)
             if loop.chance(0.01 * self.network.harshness):
                 loop.counts["request duplicated"] += 1
+                copied = True
                 again_ms = there + loop.random.randint(1, self.network.ttl_ms)
                 loop.after(again_ms, lambda: self._repeat(carry_out))
         answer = strand.wait(max(1, deadline - self.clock.now()))

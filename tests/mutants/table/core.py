@@ -15,7 +15,7 @@ MUTANTS = (
     # units: what a lease is worth
     Mutant("lease counted from too late", "sidecar/core/units.py", "(sent_at + usable", "(sent_at + 900 + usable", f"{DECIDE}::test_a_lease_counts_from_before_it_was_sent_and_errs_towards_lost", schedules=25, slice=True),
     Mutant("clock drift ignored", "sidecar/core/units.py", "DRIFT_PERMILLE = 10", "DRIFT_PERMILLE = 0", f"{DECIDE}::test_a_lease_counts_from_before_it_was_sent_and_errs_towards_lost", schedules=10),
-    Mutant("silence cut short", "sidecar/core/units.py", "return ttl_ms + -(-ttl_ms *", "return ttl_ms * 3 // 4 + -(-ttl_ms *", f"{DECIDE}::test_a_lease_counts_from_before_it_was_sent_and_errs_towards_lost", schedules=10),
+    Mutant("silence cut short", "sidecar/core/units.py", "return ttl_ms + -(-ttl_ms *", "return ttl_ms * 3 // 4 + -(-ttl_ms *", f"{DECIDE}::test_a_lease_counts_from_before_it_was_sent_and_errs_towards_lost", schedules=25),
     Mutant("deadline of a lease doubled", "sidecar/core/units.py", "sent_at + usable_ms", "sent_at + 2 * usable_ms", f"{DECIDE}::test_a_lease_counts_from_before_it_was_sent_and_errs_towards_lost", schedules=10),
     # bugs that the simulation has found
     Mutant("failback for ever to a node that does not take it", "sidecar/core/advance.py", "        and record.node != memory.declined\n", "", f"{DECIDE}::test_bug_failback_was_tried_again_and_again_to_a_node_that_did_not_take_the_lock"),
@@ -35,7 +35,7 @@ MUTANTS = (
     Mutant("cool-down ignored", "sidecar/core/candidate.py", "and now >= memory.cool_until", "", f"{DECIDE}::test_a_hold_that_never_reached_us_is_asked_for_again_or_given_back"),
     Mutant("a priority that was set is ignored", "sidecar/core/candidate.py", "priority = policy.priority if found.priority is None else found.priority", "priority = policy.priority", f"{DECIDE}::test_what_was_set_at_run_time_counts_before_the_configuration"),
     Mutant("a node that was made ineligible competes", "sidecar/core/candidate.py", "eligible = policy.eligible if found.eligible is None else found.eligible", "eligible = policy.eligible", f"{DECIDE}::test_what_was_set_at_run_time_counts_before_the_configuration", schedules=50),
-    Mutant("pause ignored by candidates", "sidecar/core/candidate.py", "and not paused(memory, policy)", "", f"{DECIDE}::test_nobody_campaigns_in_maintenance", schedules=50),
+    Mutant("pause ignored by candidates", "sidecar/core/candidate.py", "and not paused(memory, policy)", "", f"{DECIDE}::test_nobody_campaigns_in_maintenance", schedules=100),
     # keeping it
     Mutant("never renewed", "sidecar/core/advance.py", "or _renew(node, phase, now)", "", f"{DECIDE}::test_a_view_without_our_lock_makes_us_look_at_once", schedules=10),
     Mutant("never leaves before the end", "sidecar/core/advance.py", "or _lease_short(node, phase, now, policy)", "", f"{DECIDE}::test_an_active_leaves_before_its_lease_does", schedules=10),
@@ -45,16 +45,16 @@ MUTANTS = (
     Mutant("guard is not told of the renewal", "sidecar/core/decide.py", "return s.Step(s.Node(replace(phase, lease=lease), memory), orders)", "return s.Step(s.Node(replace(phase, lease=lease), memory))", f"{DECIDE}::test_a_renewal_extends_the_guard_and_never_shortens", schedules=10),
     Mutant("late grant revives what was lost", "sidecar/core/decide.py", "ending = replace(phase, owes=max(phase.owes, grant.epoch))", "ending: s.Phase = s.Serving(lease, phase.run)", f"{DECIDE}::test_a_grant_while_the_server_ends_for_good_revives_nothing"),
     # losing it
-    Mutant("lost ignored", "sidecar/core/moves.py", "phase.lease.epoch != epoch:", "phase.lease.epoch != epoch or True:", f"{DECIDE}::test_an_active_leaves_before_its_lease_does", schedules=100),
+    Mutant("lost ignored", "sidecar/core/moves.py", "phase.lease.epoch != epoch:", "phase.lease.epoch != epoch or True:", f"{DECIDE}::test_an_active_leaves_before_its_lease_does", schedules=600),
     Mutant("broken lock ignored", "sidecar/core/decide.py", "lock.state == \"broken\" and lock", "False and lock", f"{DECIDE}::test_a_broken_lock_is_lost_and_the_stop_stays_inside_the_lease"),
     Mutant("lost lock believed again", "sidecar/core/moves.py", "memory = replace(memory, spent=max(memory.spent, epoch), change=None", "memory = replace(memory, change=None", f"{DECIDE}::test_a_lock_that_was_lost_is_never_believed_again"),
     Mutant("graceful beyond the lease", "sidecar/core/moves.py", "min(Instant(now + policy.stop_grace_ms), phase.lease.kill_at(policy))", "Instant(now + 9 * policy.stop_grace_ms)", f"{DECIDE}::test_an_active_leaves_before_its_lease_does"),
-    Mutant("kill forgotten", "sidecar/core/advance.py", "(s.KillServer(phase.run),)", "()", f"{DECIDE}::test_an_active_leaves_before_its_lease_does", schedules=10),
+    Mutant("kill forgotten", "sidecar/core/advance.py", "(s.KillServer(phase.run),)", "()", f"{DECIDE}::test_an_active_leaves_before_its_lease_does", schedules=25),
     Mutant("released before proof", "sidecar/core/decide.py", "return _stop_asked(node, now, keep=keep)", "return s.Step(s.Node(s.Idle(), replace(memory, owed=s.Owed(memory.mark, '', Instant(now + 9999)))))", f"{DECIDE}::test_a_stop_ends_the_server_then_the_hold_then_the_sidecar", schedules=10),
     Mutant("owed before proof", "sidecar/core/moves.py", "return s.Step(s.Node(s.Ending(phase.run, kill_at, epoch), memory), orders(phase, kill_at))", "return s.Step(s.Node(s.Ending(phase.run, kill_at), replace(memory, call='release')), (*orders(phase, kill_at), s.Release(epoch, '')))", f"{DECIDE}::test_an_active_leaves_before_its_lease_does", schedules=10),
     Mutant("nothing owed after proof", "sidecar/core/decide.py", "if owes != NO_EPOCH:", "if False:", f"{DECIDE}::test_a_lost_lock_is_owed_until_the_tree_is_proven_dead"),
     Mutant("any death is proof", "sidecar/core/decide.py", "or phase.run != gone.run:", ":", f"{DECIDE}::test_a_standby_tree_is_gone_before_the_active_starts"),
-    Mutant("self-activation ignored", "sidecar/core/decide.py", "return _activated(node, run, now)", "return s.Step(node)", f"{DECIDE}::test_bug_a_standby_that_activated_itself_lived_on_while_it_was_being_ended", schedules=10),
+    Mutant("self-activation ignored", "sidecar/core/decide.py", "return _activated(node, run, now)", "return s.Step(node)", f"{DECIDE}::test_bug_a_standby_that_activated_itself_lived_on_while_it_was_being_ended", schedules=25),
     Mutant("self-activation ignored while ending", "sidecar/core/decide.py", "s.Standing | s.Promoting | s.Stopping | s.Ending) or", "s.Standing) or", f"{DECIDE}::test_bug_a_standby_that_activated_itself_lived_on_while_it_was_being_ended"),
     Mutant("hold of a tree that cannot die", "sidecar/core/advance.py", "phase.kills < KILLS_MAX", "True", f"{DECIDE}::test_bug_a_tree_that_could_not_be_killed_kept_the_lock_for_ever"),
     # the server
@@ -76,7 +76,9 @@ MUTANTS = (
     Mutant("abandoned request carried out", "sidecar/core/requests.py", "request.state in FINISHED or memory", "memory", f"{REQUESTS}::test_a_restart_stops_and_starts_under_the_same_epoch_even_while_paused", schedules=10),
     Mutant("request of another epoch carried out", "sidecar/core/requests.py", "if request.epoch < phase.lease.epoch:", "if False:", f"{DECIDE}::test_bug_a_request_that_came_back_with_a_restored_store_was_never_concluded", schedules=10),
     Mutant("rolled back called done", "sidecar/core/requests.py", "request.to in (None, policy.node) and request.source != policy.node", "True", f"{REQUESTS}::test_the_next_active_tells_what_became_of_it", schedules=25),
-    Mutant("failed answer not repeated", "sidecar/core/decide.py", "memory, answered=None, answer_at=", "memory, answer_at=", f"{REQUESTS}::test_a_switchover_is_accepted_once_and_names_the_node", schedules=200),
+    Mutant("an answer that was lost is not given again", "sidecar/core/requests.py", " and now < memory.answered_until", "", f"{REQUESTS}::test_bug_an_answer_that_a_restored_store_has_not_got_was_never_given_again"),
+    Mutant("an answer is given again and again", "sidecar/core/requests.py", "now < memory.answered_until", "False", f"{REQUESTS}::test_bug_an_answer_that_a_restored_store_has_not_got_was_never_given_again"),
+    Mutant("failed answer not repeated", "sidecar/core/decide.py", "memory, answered=None, answer_at=", "memory, answer_at=", f"{REQUESTS}::test_a_switchover_is_accepted_once_and_names_the_node", schedules=600),
     Mutant("unconfirmed called done", "sidecar/core/requests.py", "request.kind == \"switchover\" and request.state != \"confirmed\"", "False", f"{REQUESTS}::test_the_next_active_tells_what_became_of_it"),
     Mutant("failback at once", "sidecar/core/advance.py", "memory.better[1] + policy.ttl_ms", "memory.better[1]", f"{DECIDE}::test_a_preferred_node_that_has_been_able_for_a_ttl_gets_the_lock"),
     # leaving
