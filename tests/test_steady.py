@@ -3,7 +3,7 @@
 Method: samples by hand. Not covered: a whole run, which takes minutes.
 """
 
-from tests.system.soak.steady import EVERY_S, WARM_UP, Sample, grows, growth
+from tests.system.soak.steady import EVERY_S, Sample, grows, growth
 
 LONG = range(120)
 """Samples: twenty minutes."""
@@ -21,8 +21,12 @@ def test_what_stays_as_it_is_does_not_grow() -> None:
 
 
 def test_what_settles_in_the_beginning_does_not_grow() -> None:
-    settled = len(LONG) * WARM_UP
+    settled = len(LONG) // 2
     assert not grows(growth([taken(at, memory_kb=30_000 + 500 * min(at, settled)) for at in LONG]))
+
+
+def test_a_single_step_is_no_growth() -> None:
+    assert not grows(growth([taken(at, memory_kb=30_000 + 900 * (at > 75)) for at in LONG]))
 
 
 def test_what_grows_is_told_by_its_rate() -> None:
@@ -30,5 +34,5 @@ def test_what_grows_is_told_by_its_rate() -> None:
 
     assert grows(leak)
     assert leak["memory_kb_per_hour"] == 3_600
-    assert grows(growth([taken(at, threads=14 + at // 20) for at in LONG]))
-    assert grows(growth([taken(at, fds=20 + at // 20) for at in LONG]))
+    assert grows(growth([taken(at, threads=14 + at // 10) for at in LONG]))
+    assert grows(growth([taken(at, fds=20 + at // 10) for at in LONG]))
