@@ -1,6 +1,7 @@
 """``watch``: the status as it changes, through outages of the backend."""
 
 import os
+import select
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,6 +67,7 @@ def looks(desk: "Desk", *, repeat: bool) -> Iterator[Look]:
 
     Raises:
         Denied: The backend rejects the credentials.
+        BrokenPipeError: Nobody reads stdout any more.
     """
     from sidecar.errors import BackendError
     from sidecar.operate.desk import PAUSE_MS, Follower, pause
@@ -78,14 +80,28 @@ def looks(desk: "Desk", *, repeat: bool) -> Iterator[Look]:
             if not error.retry:
                 raise
             yield Look(None, str(error), 0)
+            _reader_there()
             pause(PAUSE_MS)
     yield Look(follower.view, None, 0)
     while True:
         before = follower.trouble
         changed = follower.newer(desk.after(REFRESH_MS))
+        _reader_there()
         if repeat or changed or (before is None) != (follower.trouble is None):
             trouble = str(follower.trouble) if follower.trouble is not None else None
             yield Look(follower.view, trouble, follower.age_ms)
+
+
+def _reader_there() -> None:
+    """Raise BrokenPipeError when the reader of stdout has gone: the next line may be hours away."""
+    try:
+        number = sys.stdout.fileno()
+    except (OSError, ValueError):
+        return  # no file behind it
+    poll = select.poll()
+    poll.register(number, 0)
+    if any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0)):
+        raise BrokenPipeError
 
 
 def _document(found: "Document", form: str) -> None:

@@ -62,8 +62,10 @@ def _risks(view: View, holder: LockRecord | None, ttl_ms: int) -> tuple[str, ...
         else "the lock cannot be read: somebody unknown may be active"
     )
     name = holder.node if holder is not None else "the active"
+    well = record is not None and record.state == "running" and _age_ms(record) < ttl_ms
     return (
         who,
+        *((f"{name} looks healthy: try `sidecar switchover` first, which loses nothing",) if well else ()),
         f"the server of {name} is killed: what it has not written yet is lost",
         f"nobody is active until it is proven dead, or for {words.span(ttl_ms)}; then another one starts",
         f"if the whole machine of {name} was frozen and wakes up later, only the epoch keeps its server out",
@@ -73,8 +75,12 @@ def _risks(view: View, holder: LockRecord | None, ttl_ms: int) -> tuple[str, ...
 def _last_seen(record: NodeRecord | None) -> str:
     if record is None:
         return "and shows no sign of life"
-    age_ms = max(0, wall_ms() - record.seen_at_unix_ms)
-    return f"last seen {words.span(age_ms)} ago ({record.message})"
+    return f"last seen {words.span(_age_ms(record))} ago ({record.message})"
+
+
+def _age_ms(record: NodeRecord) -> int:
+    """Compare two machines' wall clocks: for people."""
+    return max(0, wall_ms() - record.seen_at_unix_ms)
 
 
 def failover(desk: Desk, what: Plan, timeout_ms: int, tell: Tell) -> Done:

@@ -378,7 +378,7 @@ def test_ports_are_free_or_somebody_elses_or_ours(stage: Stage, config_file: Pat
     try:
         wait_until(lambda: "held by our server" in told(server.ports(config), "ok"), "the server")
         stage.appear("node-b")
-        assert "node-a is this node's name alone" in told(store.look(config), "ok")
+        assert "node-a: this node runs; others: node-b" in told(store.look(config), "ok")
     finally:
         process.terminate()
         process.communicate(timeout=WITHIN_S)

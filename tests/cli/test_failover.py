@@ -6,9 +6,11 @@ Method: as test_handshake.py.
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from sidecar.clock import wall_ms
 from sidecar.core.model import EpochRecord, Request, RequestState, Settings, View
 from sidecar.core.units import NO_EPOCH, Epoch
 from sidecar.errors import BackendError, Conflict, Failed, NotSent, OutcomeUnknown, Refused, TimedOut
@@ -65,6 +67,20 @@ def test_the_risks_name_who_is_active_and_when_it_was_seen(dead: Stage) -> None:
 
     assert "node-a is active at epoch 1, last seen 0." in text
     assert "30.0 s" in text
+
+
+@pytest.mark.parametrize(
+    ("shown", "healthy"),
+    [({}, True), ({"state": "starting"}, False), ({"seen_at_unix_ms": wall_ms() - MINUTE_MS}, False)],
+)
+def test_an_active_that_looks_healthy_is_better_asked(
+    dead: Stage, shown: dict[str, Any], healthy: bool
+) -> None:
+    dead.appear("node-a", **{"role": "active", "state": "running"} | shown)
+
+    text = " ".join(plan(dead).risks)
+
+    assert ("node-a looks healthy: try `sidecar switchover` first" in text) is healthy
 
 
 def test_without_a_sign_of_the_old_active_its_ttl_is_waited_out(stage: Stage) -> None:
