@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn, cast
 import click
 
 from sidecar.cli import options, printing
-from sidecar.cli.looking import page
+from sidecar.cli.looking import page, who
 
 if TYPE_CHECKING:
     from sidecar.core.model import View
@@ -36,8 +36,6 @@ def watch(config: Path | None, form: str) -> None:
     On a terminal the page is kept up to date. Else each change is a line, or with -o json an object to a
     line, or with -o yaml a document. An outage of the backend is shown and waited out.
     """
-    from sidecar.clock import wall_ms
-    from sidecar.operate.status import status
 
     configuration = options.load_config(config)
     with options.open_desk(configuration) as desk:
@@ -45,9 +43,7 @@ def watch(config: Path | None, form: str) -> None:
             _live(desk, configuration.node)
         lines = Lines()
         for view, trouble, age_ms in looks(desk, repeat=False):
-            found = (
-                status(view, cluster=desk.cluster, backend=desk.store, now_unix_ms=wall_ms()) if view else {}
-            )
+            found = _found(desk, view, trouble) if view else {}
             if form == "table":
                 lines.write(found, trouble)
             else:
@@ -143,8 +139,7 @@ class Lines:
 def _line(found: "Document") -> str:
     nodes = cast("list[Document]", found["nodes"])
     pending = cast("Document | None", found["pending"])
-    active = f"{found['active']} is active" if found["active"] else "nobody is active"
-    parts = [f"{active}, epoch {printing.epoch(found['epoch'])}", *map(_node, nodes)]
+    parts = [f"{who(found)}, epoch {printing.epoch(found['epoch'])}", *map(_node, nodes)]
     if pending is not None:
         parts.append(f"{pending['kind']} {pending['state']}")
     return "; ".join(parts)
@@ -153,6 +148,19 @@ def _line(found: "Document") -> str:
 def _node(node: "Document") -> str:
     usual = node["state"] in ("running", "monitoring", "paused")
     return f"{node['node']} {node['role']} {node['state']}" + ("" if usual else f" ({node['message']})")
+
+
+def _found(desk: "Desk", view: "View", trouble: str | None) -> "Document":
+    from sidecar.clock import wall_ms
+    from sidecar.operate.status import status
+
+    return status(
+        view,
+        cluster=desk.cluster,
+        backend=desk.store,
+        now_unix_ms=wall_ms(),
+        just_read=trouble is None,
+    )
 
 
 def _lost(trouble: str, age_ms: int | None, width: int) -> list[str]:
@@ -167,16 +175,13 @@ def _live(desk: "Desk", here: str) -> NoReturn:
     from rich.live import Live
     from rich.text import Text
 
-    from sidecar.clock import wall_ms
-    from sidecar.operate.status import status
-
     console = Console(highlight=False)
     with Live(console=console, auto_refresh=False, screen=False, vertical_overflow="crop") as live:
         for view, trouble, age_ms in looks(desk, repeat=True):
             width = max(printing.NARROW, console.width - 1)  # a full last column makes some terminals wrap
             lines = _lost(trouble, age_ms if view else None, width) if trouble is not None else []
             if view is not None:
-                found = status(view, cluster=desk.cluster, backend=desk.store, now_unix_ms=wall_ms())
+                found = _found(desk, view, trouble)
                 lines.append(page(found, here, width))
             live.update(Text.from_ansi("\n".join(lines)), refresh=True)
     raise AssertionError("looks never ends")

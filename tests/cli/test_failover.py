@@ -6,7 +6,6 @@ Method: as test_handshake.py.
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
@@ -70,17 +69,23 @@ def test_the_risks_name_who_is_active_and_when_it_was_seen(dead: Stage) -> None:
 
 
 @pytest.mark.parametrize(
-    ("shown", "healthy"),
-    [({}, True), ({"state": "starting"}, False), ({"seen_at_unix_ms": wall_ms() - MINUTE_MS}, False)],
+    ("state", "age_ms", "healthy"),
+    [
+        ("running", 0, True),
+        ("starting", 0, False),
+        ("running", MINUTE_MS // 2, False),
+        ("running", 1_440 * MINUTE_MS, True),  # by another clock: the store would not have it any more
+    ],
 )
 def test_an_active_that_looks_healthy_is_better_asked(
-    dead: Stage, shown: dict[str, Any], healthy: bool
+    dead: Stage, state: str, age_ms: int, healthy: bool
 ) -> None:
-    dead.appear("node-a", **{"role": "active", "state": "running"} | shown)
+    dead.appear("node-a", role="active", state=state, seen_at_unix_ms=wall_ms() - age_ms)
 
     text = " ".join(plan(dead).risks)
 
     assert ("node-a looks healthy: try `sidecar switchover` first" in text) is healthy
+    assert ("its clock is not as this one's" in text) is (age_ms > MINUTE_MS)
 
 
 def test_without_a_sign_of_the_old_active_its_ttl_is_waited_out(stage: Stage) -> None:
