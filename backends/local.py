@@ -85,7 +85,9 @@ def connect(settings: BackendSettings, clock: Clock) -> "LocalBackend":
         raise ConfigError(f"local.path: {path} is not absolute")
     # os.path, since Path's raise where a name is too long or a folder above is shut
     if not os.path.isdir(path.parent):  # noqa: PTH112
-        raise ConfigError(f"local.path: the folder {path.parent} does not exist")
+        raise ConfigError(
+            f"local.path: the folder {path.parent} does not exist; make it, or name another file"
+        )
     if os.path.isdir(path):  # noqa: PTH112
         raise ConfigError(f"local.path: {path} is a folder")
     kind = _file_system(path.parent)

@@ -25,8 +25,14 @@ def ask(question: str) -> None:
 
     Raises:
         Failed: The answer was no.
+        Exit: There was none: Ctrl-C, or the end of the input.
     """
-    if not click.confirm(question, default=False, err=True):
+    try:
+        agreed = click.confirm(question, default=False, err=True)
+    except click.Abort:
+        click.echo(err=True)  # the question's line is still open
+        raise Exit(fail("interrupted; nothing was done", INTERRUPTED)) from None
+    if not agreed:
         raise Failed("not confirmed; nothing was done")
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import click
 
@@ -29,7 +29,7 @@ def status(config: Path | None, form: str) -> None:
     configuration = options.load_config(config)
     with options.open_desk(configuration) as desk:
         view = desk.read()
-    found = document(view, cluster=desk.cluster, backend=desk.store, now_unix_ms=wall_ms())
+    found = document(view, cluster=desk.cluster, backend=desk.store, now_unix_ms=wall_ms(), just_read=True)
     if form == "table":
         click.echo(page(found, configuration.node, printing.width()))
     else:
@@ -42,7 +42,7 @@ def page(found: "Document", here: str, width: int) -> str:
     notices = found["notices"]
     assert isinstance(nodes, list)
     assert isinstance(notices, list)
-    active = f"{found['active']} is active" if found["active"] else "nobody is active"
+    active = who(found)
     epoch = printing.epoch(found["epoch"])
     title = f"cluster {found['cluster']} on {found['backend']}: {active}, epoch {epoch}"
     lines = printing.wrap("", title, width)
@@ -56,6 +56,16 @@ def page(found: "Document", here: str, width: int) -> str:
         lines += ["", printing.table(head, rows, width=width, colours=COLOURS)]
     lines += ["", *(line for mark, text in _here(nodes, here) for line in printing.wrap(mark, text, width))]
     return "\n".join(lines)
+
+
+def who(found: "Document") -> str:
+    """Return who is active. The lock alone makes nobody so: its holder may say that it is not, or not yet."""
+    nodes = cast("Sequence[Document]", found["nodes"])
+    active = found["active"]
+    if not active:
+        return "nobody is active"
+    standby = any(node["node"] == active and node["role"] == "standby" for node in nodes)
+    return f"{active} holds the lock" if standby else f"{active} is active"
 
 
 def _row(node: "Document", here: str) -> Sequence[str]:

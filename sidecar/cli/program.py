@@ -3,7 +3,8 @@
 what ends a command           stderr                                exit
 SidecarError                  sidecar: error: <message>             its ``exit_code``
 click's usage errors          sidecar: error: <message>             2
-Ctrl-C                        nothing                               130
+Ctrl-C                        nothing; at a question that it was    130
+                              interrupted and nothing was done
 the reader of stdout is gone  nothing                               0
 anything else                 sidecar: error: internal error: …     1, traceback with SIDECAR_DEBUG=1
 """

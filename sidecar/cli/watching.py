@@ -1,6 +1,7 @@
 """``watch``: the status as it changes, through outages of the backend."""
 
 import os
+import select
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn, cast
 import click
 
 from sidecar.cli import options, printing
-from sidecar.cli.looking import page
+from sidecar.cli.looking import page, who
 
 if TYPE_CHECKING:
     from sidecar.core.model import View
@@ -35,8 +36,6 @@ def watch(config: Path | None, form: str) -> None:
     On a terminal the page is kept up to date. Else each change is a line, or with -o json an object to a
     line, or with -o yaml a document. An outage of the backend is shown and waited out.
     """
-    from sidecar.clock import wall_ms
-    from sidecar.operate.status import status
 
     configuration = options.load_config(config)
     with options.open_desk(configuration) as desk:
@@ -44,9 +43,7 @@ def watch(config: Path | None, form: str) -> None:
             _live(desk, configuration.node)
         lines = Lines()
         for view, trouble, age_ms in looks(desk, repeat=False):
-            found = (
-                status(view, cluster=desk.cluster, backend=desk.store, now_unix_ms=wall_ms()) if view else {}
-            )
+            found = _found(desk, view, trouble) if view else {}
             if form == "table":
                 lines.write(found, trouble)
             else:
@@ -66,6 +63,7 @@ def looks(desk: "Desk", *, repeat: bool) -> Iterator[Look]:
 
     Raises:
         Denied: The backend rejects the credentials.
+        BrokenPipeError: Nobody reads stdout any more.
     """
     from sidecar.errors import BackendError
     from sidecar.operate.desk import PAUSE_MS, Follower, pause
@@ -78,14 +76,28 @@ def looks(desk: "Desk", *, repeat: bool) -> Iterator[Look]:
             if not error.retry:
                 raise
             yield Look(None, str(error), 0)
+            _reader_there()
             pause(PAUSE_MS)
     yield Look(follower.view, None, 0)
     while True:
         before = follower.trouble
         changed = follower.newer(desk.after(REFRESH_MS))
+        _reader_there()
         if repeat or changed or (before is None) != (follower.trouble is None):
             trouble = str(follower.trouble) if follower.trouble is not None else None
             yield Look(follower.view, trouble, follower.age_ms)
+
+
+def _reader_there() -> None:
+    """Raise BrokenPipeError when the reader of stdout has gone: the next line may be hours away."""
+    try:
+        number = sys.stdout.fileno()
+    except (OSError, ValueError):
+        return  # no file behind it
+    poll = select.poll()
+    poll.register(number, 0)
+    if any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0)):
+        raise BrokenPipeError
 
 
 def _document(found: "Document", form: str) -> None:
@@ -127,8 +139,7 @@ class Lines:
 def _line(found: "Document") -> str:
     nodes = cast("list[Document]", found["nodes"])
     pending = cast("Document | None", found["pending"])
-    active = f"{found['active']} is active" if found["active"] else "nobody is active"
-    parts = [f"{active}, epoch {printing.epoch(found['epoch'])}", *map(_node, nodes)]
+    parts = [f"{who(found)}, epoch {printing.epoch(found['epoch'])}", *map(_node, nodes)]
     if pending is not None:
         parts.append(f"{pending['kind']} {pending['state']}")
     return "; ".join(parts)
@@ -137,6 +148,19 @@ def _line(found: "Document") -> str:
 def _node(node: "Document") -> str:
     usual = node["state"] in ("running", "monitoring", "paused")
     return f"{node['node']} {node['role']} {node['state']}" + ("" if usual else f" ({node['message']})")
+
+
+def _found(desk: "Desk", view: "View", trouble: str | None) -> "Document":
+    from sidecar.clock import wall_ms
+    from sidecar.operate.status import status
+
+    return status(
+        view,
+        cluster=desk.cluster,
+        backend=desk.store,
+        now_unix_ms=wall_ms(),
+        just_read=trouble is None,
+    )
 
 
 def _lost(trouble: str, age_ms: int | None, width: int) -> list[str]:
@@ -151,16 +175,13 @@ def _live(desk: "Desk", here: str) -> NoReturn:
     from rich.live import Live
     from rich.text import Text
 
-    from sidecar.clock import wall_ms
-    from sidecar.operate.status import status
-
     console = Console(highlight=False)
     with Live(console=console, auto_refresh=False, screen=False, vertical_overflow="crop") as live:
         for view, trouble, age_ms in looks(desk, repeat=True):
             width = max(printing.NARROW, console.width - 1)  # a full last column makes some terminals wrap
             lines = _lost(trouble, age_ms if view else None, width) if trouble is not None else []
             if view is not None:
-                found = status(view, cluster=desk.cluster, backend=desk.store, now_unix_ms=wall_ms())
+                found = _found(desk, view, trouble)
                 lines.append(page(found, here, width))
             live.update(Text.from_ansi("\n".join(lines)), refresh=True)
     raise AssertionError("looks never ends")

@@ -34,5 +34,6 @@ def is_folder(path: Path) -> bool:
 def reason(error: Exception) -> str:
     """Return why a file could not be read, on one line and without its path."""
     if isinstance(error, PermissionError):
-        return f"not readable by user id {os.geteuid()}; change its owner or mode"
+        do = "run this as its owner or root, or change its owner or mode"
+        return f"not readable by user id {os.geteuid()}; {do}"
     return (error.strerror or "cannot be read").lower() if isinstance(error, OSError) else str(error)

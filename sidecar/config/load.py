@@ -98,7 +98,7 @@ def _read(path: Path) -> str:
     try:
         content = read_file(path, SIZE_MAX)
     except FileNotFoundError:
-        raise ConfigError(f"{label}: no such file; write one, or give --config") from None
+        raise ConfigError(f"{label}: no such file; `sidecar init` writes one, or give --config") from None
     except (OSError, ValueError) as error:
         raise ConfigError(f"{label}: {reason(error)}") from None
     try:

@@ -157,6 +157,13 @@ class _Builder:
         return found
 
 
+_HINTS = {  # what libyaml says, and what it mostly comes from
+    "mapping values are not allowed in this context": "; indented too deep, or a text without quotes?",
+    "did not find expected key": "; is the line indented like the ones above?",
+    "did not find expected <document start>": "; is the line indented like the ones above?",
+}
+
+
 def _not_text(text: str) -> Unreadable:
     found = _NOT_TEXT.search(text)
     reason = "not valid YAML: it holds a character that is not allowed in text"
@@ -171,5 +178,5 @@ def _unreadable(error: yaml.MarkedYAMLError, text: str) -> Unreadable:
     if mark is None:
         return Unreadable(f"not valid YAML: {reason}")
     at_tab = "\t" in "".join(text.split("\n")[mark.line : mark.line + 1])[mark.column : mark.column + 1]
-    hint = "; indent with spaces, not tabs" if at_tab else ""
+    hint = "; indent with spaces, not tabs" if at_tab else _HINTS.get(reason, "")
     return Unreadable(f"not valid YAML: {reason}{hint}", mark.line + 1, mark.column + 1)

@@ -1,6 +1,7 @@
 """Folders, programs and secrets that the configuration names."""
 
 import os
+import pwd
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,8 +61,20 @@ def programs(config: Config) -> Iterator[Finding]:
             found += 1
         except ConfigError as failure:
             yield error("programs", str(failure), "install it, make it executable, or correct the key")
+    if config.server.user is not None and not _is_user(config.server.user):
+        says = f"server.user: there is no user {config.server.user} on this machine"
+        yield error("programs", says, "make it, or correct the key: no server would start")
     if found:
         yield ok("programs", f"{found} found and executable")
+
+
+def _is_user(user: str) -> bool:
+    """Tell whether the guard will find *user*, a name or a number."""
+    try:
+        pwd.getpwuid(int(user)) if user.isdigit() else pwd.getpwnam(user)
+    except KeyError:
+        return False
+    return True
 
 
 def secrets(config: Config) -> Iterator[Finding]:

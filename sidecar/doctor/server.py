@@ -44,8 +44,8 @@ def server_xml(config: Config) -> Iterator[Finding]:
     if found.detection_time == str(serverxml.DETECTION_MS):
         yield ok("server.xml", f"{role}, clusterFailureDetectionTime 24 h: set by the sidecar")
     else:
-        says = f"{role}, clusterFailureDetectionTime {found.detection_time} ms: not the sidecar's"
-        do = "nothing, unless it is started without the sidecar: the next start under it sets both"
+        says = f"{role}, clusterFailureDetectionTime {found.detection_time} ms: not the sidecar's values"
+        do = "leave them, its next start of the server sets both; until then do not start it by hand"
         yield warning("server.xml", says, do)
 
 

@@ -86,7 +86,7 @@ def _latency(config: Config, backend: Backend, clock: BootClock) -> Generator[Fi
             return None
         took_ms.append(clock.now() - began)
     limit_ms = config.lock.request_timeout_ms
-    says = f"{median(took_ms):g} ms for a linearizable read, at most {max(took_ms)} ms of {READS}"
+    says = f"{median(took_ms):g} ms for a linearizable read, the slowest of {READS} took {max(took_ms)} ms"
     if max(took_ms) * 2 > limit_ms:
         do = f"find out why, or raise lock.ttl: lock.request_timeout is {render(limit_ms)}"
         yield (error if min(took_ms) > limit_ms else warning)("latency", says, do)
@@ -130,13 +130,14 @@ def _nodes(config: Config, view: View) -> Iterator[Finding]:
             says = f"{record.node} does not go by the newest settings"
             yield warning("nodes", says, "look at it again in a moment; an older version never does")
     yield from _ttl(config, view)
-    mine = view.node(config.node)
-    if mine is not None and sidecar_pid(Path(config.paths.run)) is None:
+    mine, running = view.node(config.node), sidecar_pid(Path(config.paths.run)) is not None
+    if mine is not None and not running:
         says = f"{config.node} is there already, and no sidecar runs here in {config.paths.run}"
         yield warning("nodes", says, "make sure that no other machine has this name: give each its own node")
     elif others:
         names = ", ".join(sorted(record.node for record in others))
-        yield ok("nodes", f"{config.node} is this node's name alone; others: {names}")
+        here = "this node runs" if running else "no other node has this name"
+        yield ok("nodes", f"{config.node}: {here}; others: {names}")
 
 
 def _ttl(config: Config, view: View) -> Iterator[Finding]:

@@ -183,7 +183,7 @@ class Asking:
                 over = self.desk.clock.now() >= limit  # then an acceptance comes too late as well
                 answered = self._withdraw("no answer in time", ("asked", "accepted") if over else ("asked",))
                 if answered is None or answered.state in ("asked", "abandoned"):
-                    raise Failed(self._too_late(found, self.desk.clock.now() - since))
+                    raise Failed(self._too_late(found, self.desk.clock.now() - since, patience_ms))
                 continue
             self.follower.newer(until)
 
@@ -278,14 +278,17 @@ class Asking:
             raise error
         pause(PAUSE_MS)
 
-    def _too_late(self, request: Request, patience_ms: int) -> str:
+    def _too_late(self, request: Request, waited_ms: int, patience_ms: int) -> str:
         if request.state != "asked":
             return f"{request.source} has accepted too late; the request is withdrawn, nothing will happen"
         record = self.follower.view.node(request.source) if request.source else None
         says = f" ({record.message})" if record is not None else " and shows no sign of life"
-        hint = "; see `sidecar failover`" if request.kind == "switchover" else ""
+        if waited_ms < patience_ms:  # says nothing of the node
+            hint = f"; give it more time: an answer may take {span(patience_ms)}"
+        else:
+            hint = "; see `sidecar failover`" if request.kind == "switchover" else ""
         return (
-            f"{request.source} has not answered within {span(patience_ms)}{says}; "
+            f"{request.source} has not answered within {span(waited_ms)}{says}; "
             f"the request is withdrawn, nothing will happen{hint}"
         )
 

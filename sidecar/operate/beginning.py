@@ -2,14 +2,18 @@
 
 import os
 import pwd
+import stat
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from sidecar.config.command_line import backend_values
+from sidecar.config.given import Given, Origin, Sources
+from sidecar.config.load import finish
 from sidecar.config.schema import KEYS, Required
 from sidecar.config.template import template
-from sidecar.errors import ConfigError, Failed, Refused
+from sidecar.errors import ConfigError, Failed, Refused, UsageError
 from sidecar.servers import serverxml, settings
 from sidecar.servers.rivals import LAUNCHERS
 
@@ -36,19 +40,43 @@ def begin(backend: str | None, cluster: str | None, node: str | None, server_xml
 
     Raises:
         UsageError, ConfigError: An option makes no sense, or *server_xml* does not.
-        ServerError: *server_xml* cannot be read.
+        Failed: *server_xml* is no file.
+        ServerError: It cannot be read.
     """
     given: dict[str, object] = {"cluster": cluster or _example("cluster")}
     if node is not None:
         given["node"] = node
     given |= _backend(backend or _example("backend"))
+    _check(given)
     if server_xml is None:
         return Begun(template(given, {}, ()), ())
+    _there(server_xml)
     found = serverxml.read(server_xml)
     given |= _server(found)
     ports = [found.client_port, found.web_port]
     shown = {f"server.probes.{probe}.tcp": ports for probe in ("ready", "alive")}
     return Begun(template(given, shown, _notes(found)), _warnings(found))
+
+
+def _check(given: Mapping[str, object]) -> None:
+    """Raise UsageError for a value that no configuration can have, and name its option."""
+    sources = Sources("init")
+    for path, value in given.items():
+        option = f"--{path}" if path in ("cluster", "node") else "--backend"
+        sources.found[path] = Given(value, Origin(option, UsageError, names_key=True))
+    finish(sources, {})
+
+
+def _there(server_xml: Path) -> None:
+    """Raise Failed where *server_xml* cannot be one; whatever else is wrong is found when it is read."""
+    with suppress(OSError):
+        if stat.S_ISDIR(server_xml.stat().st_mode):
+            raise Failed(f"--from: {server_xml}: is a folder; name the server.xml in it")
+        return
+    if not os.path.lexists(server_xml):
+        raise Failed(
+            f"--from: {server_xml}: no such file; name the server.xml of the server that is installed here"
+        )
 
 
 def _example(path: str) -> str:

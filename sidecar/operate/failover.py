@@ -57,24 +57,36 @@ def plan(desk: Desk, view: View, to: str | None) -> Plan:
 def _risks(view: View, holder: LockRecord | None, ttl_ms: int) -> tuple[str, ...]:
     record = view.node(holder.node) if holder is not None else None
     who = (
-        f"{holder.node} is active at epoch {holder.epoch}, {_last_seen(record)}"
+        f"{holder.node} is active at epoch {holder.epoch}, {_last_seen(record, ttl_ms)}"
         if holder is not None
         else "the lock cannot be read: somebody unknown may be active"
     )
     name = holder.node if holder is not None else "the active"
+    well = record is not None and _well(record, ttl_ms)
+    hint = [f"{name} looks healthy: try `sidecar switchover` first, which loses nothing"] if well else []
     return (
         who,
+        *hint,
         f"the server of {name} is killed: what it has not written yet is lost",
         f"nobody is active until it is proven dead, or for {words.span(ttl_ms)}; then another one starts",
         f"if the whole machine of {name} was frozen and wakes up later, only the epoch keeps its server out",
     )
 
 
-def _last_seen(record: NodeRecord | None) -> str:
+def _last_seen(record: NodeRecord | None, ttl_ms: int) -> str:
     if record is None:
         return "and shows no sign of life"
+    if words.clocks_differ(record, wall_ms(), ttl_ms):
+        return f"seen by the store, when is not known: its clock is not as this one's ({record.message})"
     age_ms = max(0, wall_ms() - record.seen_at_unix_ms)
     return f"last seen {words.span(age_ms)} ago ({record.message})"
+
+
+def _well(record: NodeRecord, ttl_ms: int) -> bool:
+    """Tell whether it has lately said that it serves. A node says so three times in a TTL."""
+    age_ms = wall_ms() - record.seen_at_unix_ms
+    lately = age_ms < ttl_ms * 2 // 3 or words.clocks_differ(record, wall_ms(), ttl_ms)
+    return record.state == "running" and lately
 
 
 def failover(desk: Desk, what: Plan, timeout_ms: int, tell: Tell) -> Done:

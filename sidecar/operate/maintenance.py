@@ -44,8 +44,9 @@ def resume_cluster(desk: Desk, node: str | None, within_ms: int = HEARD_WITHIN_M
             if settings.paused:
                 return replace(settings, paused=False)
             also = settings.paused_nodes
-            hint = f", but {', '.join(also)}: `sidecar resume --node {also[0]}`" if also else ""
-            raise Refused(f"the cluster is not paused{hint}")
+            if also:
+                raise Refused(f"only {', '.join(also)} is paused: `sidecar resume --node {also[0]}`")
+            raise Refused("the cluster is not paused")
         require_known(view, node, also=settings.paused_nodes)
         if node not in settings.paused_nodes:
             raise Refused(

@@ -7,15 +7,16 @@ decided by them, and clocks that disagree make them wrong. They are never below 
 from dataclasses import asdict
 from datetime import UTC, datetime
 
-from sidecar.core.model import FINISHED, HistoryEntry, NodeRecord, Request, Settings, View
+from sidecar.core.model import FINISHED, HistoryEntry, LockRecord, NodeRecord, Request, Settings, View
 from sidecar.operate.settings import Stated, stated
-from sidecar.operate.words import until_free, who_broke
+from sidecar.operate.words import clocks_differ, span, until_free, who_broke
 
 Document = dict[str, object]
 
 
-def status(view: View, *, cluster: str, backend: str, now_unix_ms: int) -> Document:
-    """Return the document of ``status -o json``."""
+def status(view: View, *, cluster: str, backend: str, now_unix_ms: int, just_read: bool = False) -> Document:
+    """Return the document of ``status -o json``. *just_read*: the view is the store's newest."""
+    clocks = _clocks(view, now_unix_ms) if just_read else []
     return {
         "cluster": cluster,
         "backend": backend,
@@ -26,8 +27,19 @@ def status(view: View, *, cluster: str, backend: str, now_unix_ms: int) -> Docum
         "nodes": [_node(r, now_unix_ms) for r in sorted(view.nodes, key=lambda record: record.node)],
         "paused_nodes": sorted(view.settings.paused_nodes),
         "settings": [_stated(one) for one in stated(view.settings)],
-        "notices": notices(view),
+        "notices": notices(view) + clocks,
     }
+
+
+def _clocks(view: View, now_unix_ms: int) -> list[str]:
+    if view.lock is None:
+        return []  # then nobody's TTL is known
+    ttl_ms = view.lock.ttl_ms
+    off = sorted(record.node for record in view.nodes if clocks_differ(record, now_unix_ms, ttl_ms))
+    if not off:
+        return []
+    whose = "all nodes" if len(off) == len(view.nodes) > 1 else ", ".join(off)
+    return [f"the wall clocks of this machine and of {whose} differ: only SEEN and LEASE are wrong by that"]
 
 
 def _epoch(view: View) -> int | None:
@@ -45,6 +57,11 @@ def notices(view: View) -> list[str]:
     holder = view.holder
     if holder is not None and view.node(holder.node) is None:
         found.append(f"{holder.node} holds the lock at epoch {holder.epoch} but shows no sign of life")
+    if holder is not None and _is_over(view, holder):
+        found.append(
+            f"{holder.node} holds the lock at epoch {holder.epoch} but does not serve any more: "
+            f"the lock is free within about {span(holder.ttl_ms)}"
+        )
     found += [
         f"{record.node} says it is active but does not hold the lock: its server ends by its deadline"
         for record in view.nodes
@@ -52,6 +69,15 @@ def notices(view: View) -> list[str]:
         if holder is None or holder.node != record.node
     ]
     return found
+
+
+def _is_over(view: View, holder: LockRecord) -> bool:
+    """Tell whether the holder counts its hold as over: it had the lock, by its mark, and is standby again.
+
+    So it is after a store was away too long and has come back with the lock still in it.
+    """
+    record = view.node(holder.node)
+    return record is not None and record.role == "standby" and record.mark >= holder.epoch
 
 
 def _set(settings: Settings) -> list[str]:

@@ -3,10 +3,24 @@
 from sidecar.core.candidate import NOT_ELIGIBLE
 from sidecar.core.model import LockRecord, NodeRecord, Request, Settings, View
 
+CLOCKS_AGREE_MS = 60_000
+
 
 def span(ms: int) -> str:
     """Return a duration for people."""
-    return f"{ms / 1000:.1f} s" if ms < 100_000 else f"{ms / 60_000:.0f} min"
+    if ms < 100_000:
+        return f"{ms / 1000:.1f} s"
+    return f"{ms / 60_000:.0f} min" if ms < 100 * 60_000 else f"{ms / 3_600_000:.0f} h"
+
+
+def clocks_differ(record: NodeRecord, now_unix_ms: int, ttl_ms: int) -> bool:
+    """Tell whether *record*, just read from the store, shows that its machine's clock is not as this one's.
+
+    A record ends about a TTL after it was written, so one that seems to be much older is not: a tolerance of
+    three times that, and of NTP's worst days.
+    """
+    age_ms = now_unix_ms - record.seen_at_unix_ms
+    return age_ms > max(CLOCKS_AGREE_MS, 3 * ttl_ms) or age_ms < -CLOCKS_AGREE_MS
 
 
 def names(view: View) -> str:

@@ -262,9 +262,8 @@ class ServerLane:
                 self._gone(self._names[name], None, reason)
             case g.Exited(name, status, killed_by) if name in self._names:
                 why = {"deadline": "killed at its deadline", "guard": "died with its guard", "order": ""}
-                self._gone(
-                    self._names[name], status, why[killed_by] if killed_by else "", _end(status, killed_by)
-                )
+                reason = why[killed_by] if killed_by else _signalled(status)
+                self._gone(self._names[name], status, reason, _end(status, killed_by))
             case g.OrderRefused(name, order, reason) if name in self._names:
                 emit(Notice(text=f"guard refused {order}: {reason}"))
             case _:
@@ -333,3 +332,13 @@ def stop_signal_number(name: str) -> int:
 def note_text(note: object) -> str:
     """Return a guard's note as the text that was given to it."""
     return note if isinstance(note, str) else json.dumps(note)
+
+
+def _signalled(status: int | None) -> str:
+    """Name the signal that ended a server which nobody here has ended; empty where none did."""
+    if status is None or status >= 0:
+        return ""
+    try:
+        return f"server was ended by {signal.Signals(-status).name}"
+    except ValueError:  # a real-time signal
+        return f"server was ended by signal {-status}"

@@ -27,6 +27,7 @@ from sidecar.runtime.hooks import Hooks
 from sidecar.runtime.lanes import Health, Lane
 from sidecar.runtime.locking import LockLane, hold_to_note
 from sidecar.runtime.marks import MarkFile
+from sidecar.runtime.namesakes import Namesakes
 from sidecar.runtime.serving import ServerLane
 from sidecar.runtime.systemd import Manager
 from sidecar.runtime.telling import level_of, role_change
@@ -34,6 +35,8 @@ from sidecar.runtime.turn import Turn
 
 STATS_EVERY_MS = 15_000
 """Finding a process tree means a walk over all of /proc, some ms of CPU: 0.1 % of a core every 5 s."""
+STATS_FIRST_MS = 1_000
+"""The same for a server that has just begun: what it had then says little of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,7 @@ class Shell:
         self._health = Health("request or history")
         self._published: object = None
         self._unreadable: set[str] = set()
+        self._namesakes = Namesakes()
         self._stats: tuple[Instant, ServerStats | None] = (Instant(0), None)
         self._process: psutil.Process | None = None
         self._spent: tuple[Instant, float] | None = None  # when, and the tree's processor time until then
@@ -112,6 +116,7 @@ class Shell:
             record = self._tell(before, seen, now)
             if isinstance(seen, s.Seen):
                 self._tell_unreadable(set(seen.view.unreadable))
+                self._namesakes.seen(seen.view, self.policy.node, self.policy.instance)
             if isinstance(self.node.phase, s.Finished):
                 return self.node.phase
             due_at = self._manager.turned(record, stopping=self.node.memory.quit is not None)
@@ -295,9 +300,10 @@ class Shell:
             return None
         pid, started_at = running
         now = self._clock.now()
-        fresh = now - self._stats[0] < STATS_EVERY_MS
-        if fresh and self._stats[1] is not None and self._stats[1].pid == pid:
-            return self._stats[1]
+        uptime_s = round((now - started_at) / 1000, 1)
+        measured_at, known = self._stats
+        if known is not None and known.pid == pid and now - measured_at < _stats_for_ms(known):
+            return replace(known, uptime_s=uptime_s)
         stats: ServerStats | None = None
         try:
             if self._process is None or self._process.pid != pid:
@@ -306,7 +312,7 @@ class Shell:
             tree = [self._process, *self._process.children(recursive=True)]
             stats = ServerStats(
                 pid=pid,
-                uptime_s=round((now - started_at) / 1000, 1),
+                uptime_s=uptime_s,
                 rss_bytes=sum(process.memory_info().rss for process in tree),
                 cpu_percent=self._cpu_percent(tree, now),
             )
@@ -325,3 +331,8 @@ class Shell:
         if before is None or now <= before[0]:
             return 0.0
         return round(max(0.0, spent_s - before[1]) * 100_000 / (now - before[0]), 1)
+
+
+def _stats_for_ms(known: ServerStats) -> int:
+    """Return how long a measurement stands: the older the server was, the longer."""
+    return min(STATS_EVERY_MS, max(STATS_FIRST_MS, round(known.uptime_s * 1000)))

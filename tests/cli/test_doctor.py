@@ -207,6 +207,17 @@ def test_programs_of_every_key_are_looked_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("user", "known"), [("root", True), ("'0'", True), ("nosuch", False), ("'54321'", False)]
+)
+def test_a_user_that_is_not_there_starts_no_server(tmp_path: Path, user: str, known: bool) -> None:
+    config = configured(tmp_path, f"server:\n  kind: command\n  command: [/bin/sleep, '1']\n  user: {user}\n")
+
+    errors = told(files.programs(config), "error")
+
+    assert ("server.user: there is no user" in errors) is not known
+
+
+@pytest.mark.parametrize(
     ("mode", "level"), [(0o644, "error"), (0o640, "warning"), (0o600, "ok"), (0o620, "error")]
 )
 def test_secrets_are_their_owners_alone(tmp_path: Path, mode: int, level: str) -> None:
@@ -385,7 +396,7 @@ def test_ports_are_free_or_somebody_elses_or_ours(stage: Stage, config_file: Pat
     try:
         wait_until(lambda: "held by our server" in told(server.ports(config), "ok"), "the server")
         stage.appear("node-b")
-        assert "node-a is this node's name alone" in told(store.look(config), "ok")
+        assert "node-a: this node runs; others: node-b" in told(store.look(config), "ok")
     finally:
         process.terminate()
         process.communicate(timeout=WITHIN_S)

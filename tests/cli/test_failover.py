@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 
+from sidecar.clock import wall_ms
 from sidecar.core.model import EpochRecord, Request, RequestState, Settings, View
 from sidecar.core.units import NO_EPOCH, Epoch
 from sidecar.errors import BackendError, Conflict, Failed, NotSent, OutcomeUnknown, Refused, TimedOut
@@ -65,6 +66,26 @@ def test_the_risks_name_who_is_active_and_when_it_was_seen(dead: Stage) -> None:
 
     assert "node-a is active at epoch 1, last seen 0." in text
     assert "30.0 s" in text
+
+
+@pytest.mark.parametrize(
+    ("state", "age_ms", "healthy"),
+    [
+        ("running", 0, True),
+        ("starting", 0, False),
+        ("running", MINUTE_MS // 2, False),
+        ("running", 1_440 * MINUTE_MS, True),  # by another clock: the store would not have it any more
+    ],
+)
+def test_an_active_that_looks_healthy_is_better_asked(
+    dead: Stage, state: str, age_ms: int, healthy: bool
+) -> None:
+    dead.appear("node-a", role="active", state=state, seen_at_unix_ms=wall_ms() - age_ms)
+
+    text = " ".join(plan(dead).risks)
+
+    assert ("node-a looks healthy: try `sidecar switchover` first" in text) is healthy
+    assert ("its clock is not as this one's" in text) is (age_ms > MINUTE_MS)
 
 
 def test_without_a_sign_of_the_old_active_its_ttl_is_waited_out(stage: Stage) -> None:

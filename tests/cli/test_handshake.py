@@ -104,6 +104,13 @@ def test_an_active_that_does_not_answer_leaves_an_abandoned_request(stage: Stage
     assert left.state == "abandoned"
 
 
+def test_an_active_that_was_given_no_time_to_answer_is_not_said_to_be_dead(two: Stage) -> None:
+    with pytest.raises(
+        Failed, match=r"has not answered within .*; give it more time: an answer may take 30.0 s"
+    ):
+        switchover(two, timeout_ms=10)
+
+
 @pytest.mark.parametrize("accepts", [False, True])
 def test_the_time_limit_holds_for_the_answer_too(two: Stage, accepts: bool) -> None:
     """The active is asked when the time is nearly over: it has failed, and nothing is left to happen."""

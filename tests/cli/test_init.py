@@ -135,10 +135,12 @@ def test_warnings_go_to_stderr_and_no_secret_goes_anywhere(home: Path) -> None:
 @pytest.mark.parametrize(
     ("args", "status", "says"),
     [
-        (["--backend", "mongo"], 2, "no backend named mongo is installed"),
+        (["--backend", "mongo"], 2, "--backend: no backend named mongo is installed"),
         (["--backend", "etcd://host"], 2, "has no port"),
-        (["--cluster", "a b"], 2, "cannot be a name"),
-        (["--from", "/nowhere/server.xml"], 1, "/nowhere/server.xml: missing"),
+        (["--cluster", "a b"], 2, "--cluster: 'a b' cannot be a name"),
+        (["--node", "a b"], 2, "--node: 'a b' cannot be a name"),
+        (["--from", "/nowhere/server.xml"], 1, "--from: /nowhere/server.xml: no such file"),
+        (["--from", "/"], 1, "--from: /: is a folder; name the server.xml in it"),
         (["/nowhere/sidecar.yml"], 1, "/nowhere/sidecar.yml: cannot be written: no such file or directory"),
     ],
 )

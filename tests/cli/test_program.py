@@ -278,6 +278,8 @@ def test_on_a_terminal_it_asks(stage: Stage, config_file: Path, answer: str, sta
 
     assert os.waitstatus_to_exitcode(raw) == (1 if status == 4 else status), seen
     assert "Traceback" not in seen
+    if status == 130:
+        assert "\r\nsidecar: error: interrupted; nothing was done" in seen
     if status != 4:
         assert stage.view().holder is not None
 
@@ -301,6 +303,18 @@ def test_a_reader_that_goes_away_is_no_error(stage: Stage, config_file: Path) ->
     stage.acquire("node-a")  # something to write
     assert process.stderr is not None
     assert process.stderr.read() == ""
+    assert process.wait(WITHIN_S) == 0
+
+
+def test_bug_a_watch_whose_reader_is_gone_waited_for_something_to_write(
+    stage: Stage, config_file: Path
+) -> None:
+    """``sidecar watch | grep -m1 ...`` went on for as long as nothing happened in the cluster."""
+    process = spawn("watch", "-c", config_file)
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.close()
+
     assert process.wait(WITHIN_S) == 0
 
 

@@ -133,6 +133,61 @@ def test_what_an_operator_should_know_is_said(view: View, says: str) -> None:
     assert says.split()[0] in page(document(view), "node-a", 80)
 
 
+def test_bug_who_had_lost_its_lease_was_called_active_for_as_long_as_the_store_kept_its_lock() -> None:
+    """A store that was away for more than a TTL comes back with the lock in it."""
+    lost = replace(A, role="standby", state="monitoring", message="Monitoring Master Server Status")
+    found = document(replace(WELL, nodes=(lost, B)))
+
+    assert found["notices"] == [
+        "node-a holds the lock at epoch 17 but does not serve any more: the lock is free within about 10.0 s"
+    ]
+    assert "etcd: node-a holds the lock, epoch 17" in page(found, "node-a", 80)
+    assert "is active" not in page(found, "node-a", 80)
+
+
+@pytest.mark.parametrize(
+    ("off_ms", "says"),
+    [
+        (-50_000, []),
+        (50_000, []),
+        (
+            -86_400_000,
+            ["the wall clocks of this machine and of node-a differ: only SEEN and LEASE are wrong by that"],
+        ),
+        (
+            86_400_000,
+            ["the wall clocks of this machine and of node-a differ: only SEEN and LEASE are wrong by that"],
+        ),
+    ],
+)
+def test_bug_a_node_by_another_clock_looked_dead_for_a_day(off_ms: int, says: list[str]) -> None:
+    view = replace(WELL, nodes=(replace(A, seen_at_unix_ms=NOW + off_ms), B))
+
+    def notices(*, just_read: bool) -> object:
+        found = status(view, cluster="c", backend="etcd", now_unix_ms=NOW, just_read=just_read)
+        return found["notices"]
+
+    assert notices(just_read=True) == says
+    assert notices(just_read=False) == [], "an old view is no sign of a wrong clock"
+
+
+def test_when_no_clock_agrees_with_this_machines_all_are_named_as_one() -> None:
+    found = status(WELL, cluster="c", backend="etcd", now_unix_ms=NOW + 86_400_000, just_read=True)
+
+    assert found["notices"] == [
+        "the wall clocks of this machine and of all nodes differ: only SEEN and LEASE are wrong by that"
+    ]
+
+
+def test_who_has_just_taken_the_lock_is_not_said_to_be_through_with_it() -> None:
+    """Its record is a moment older than the lock."""
+    before = replace(A, role="standby", state="monitoring", mark=Epoch(16))
+    found = document(replace(WELL, nodes=(before, B)))
+
+    assert found["notices"] == []
+    assert "node-a holds the lock, epoch 17" in page(found, "node-a", 80)
+
+
 def test_a_request_under_way_is_pending_and_a_finished_one_is_not() -> None:
     asked = request(state="confirmed", asked_at_unix_ms=NOW - 1_500)
 

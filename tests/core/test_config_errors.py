@@ -26,7 +26,10 @@ FILE = {
     "a: [1,\n": "bad.yml:2:1: not valid YAML: did not find expected node content",
     "a:\n\tb: 1\n": "bad.yml:2:1: not valid YAML: found character that cannot start any token"
     "; indent with spaces, not tabs",
-    "a: b: c\n": "bad.yml:1:5: not valid YAML: mapping values are not allowed in this context",
+    "a: b: c\n": "bad.yml:1:5: not valid YAML: mapping values are not allowed in this context"
+    "; indented too deep, or a text without quotes?",
+    "a:\n   b: 1\n  c: 2\n": "bad.yml:3:3: not valid YAML: did not find expected key"
+    "; is the line indented like the ones above?",
     "a: \x01": "bad.yml:1: not valid YAML: it holds a character that is not allowed in text, U+0001",
     "a: 1\n---\nb: 2\n": "bad.yml:2: more than one YAML document",
     "a: *b\n": "bad.yml:1: a: alias *b stands for nothing above it",
@@ -328,7 +331,7 @@ class TestFiles:
     def test_missing(self, tmp_path: Path) -> None:
         path = tmp_path / "no.yml"
 
-        assert self.message(path) == f"{path}: no such file; write one, or give --config"
+        assert self.message(path) == f"{path}: no such file; `sidecar init` writes one, or give --config"
         assert self.message(None, {"SIDECAR_CONFIG": str(path)}) == self.message(path)
 
     def test_a_folder_on_the_way_that_is_a_file(self, tmp_path: Path) -> None:
@@ -350,7 +353,8 @@ class TestFiles:
         path.touch(mode=0)
 
         assert (
-            self.message(path) == f"{path}: not readable by user id {os.geteuid()}; change its owner or mode"
+            self.message(path) == f"{path}: not readable by user id {os.geteuid()}; "
+            "run this as its owner or root, or change its owner or mode"
         )
 
     def test_not_utf8(self, tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ def test_a_run_is_ready_when_it_runs_and_gone_when_it_is_dead(stage: Stage) -> N
 
     stage.lane.stop(1, soon())
 
-    assert stage.inbox.next() == s.ServerGone(1, -signal.SIGTERM, "")
+    assert stage.inbox.next() == s.ServerGone(1, -signal.SIGTERM, "server was ended by SIGTERM")
     assert stage.lane.server() is None
 
 
@@ -286,4 +286,5 @@ def test_what_happens_between_attaching_and_beginning_is_told(stage: Stage) -> N
 
     stage.lane.begin(adopt=True)
 
-    assert stage.inbox.until(s.ServerGone)[-1] == s.ServerGone(0, -signal.SIGKILL, "")
+    killed = s.ServerGone(0, -signal.SIGKILL, "server was ended by SIGKILL")
+    assert stage.inbox.until(s.ServerGone)[-1] == killed

@@ -4,6 +4,7 @@ Method: the real shell over a scripted store, with a server lane that only takes
 Not covered: decisions (tests/core), and the parts put together (tests/system).
 """
 
+import os
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -292,3 +293,23 @@ def test_bug_the_processor_time_of_a_server_was_that_of_its_launcher(stage: Stag
     assert first.cpu_percent == 0.0
     assert second.cpu_percent >= 0.5
     assert second.uptime_s == 15.0
+
+
+def test_bug_a_young_server_was_shown_as_it_began_for_a_quarter_of_a_minute(stage: Stage) -> None:
+    stage.servers.running = (os.getpid(), NOW)
+
+    def shown(after_ms: int) -> tuple[float, int]:
+        """Return the age that is told, and how old what else is told is."""
+        stage.clock.advance(NOW + after_ms - stage.clock.now())
+        found = stage.shell.record().server
+        assert found is not None
+        return found.uptime_s, stage.clock.now() - stage.shell._stats[0]
+
+    assert [shown(ms) for ms in (0, 900, 1_000, 1_900, 2_000)] == [
+        (0.0, 0),
+        (0.9, 900),
+        (1.0, 0),
+        (1.9, 900),
+        (2.0, 0),
+    ]
+    assert [shown(ms) for ms in (60_000, 74_000, 75_000)] == [(60.0, 0), (74.0, 14_000), (75.0, 0)]
