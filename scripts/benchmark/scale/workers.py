@@ -72,13 +72,13 @@ class Worker:
     def send(self, *order: Any) -> None:
         self._pipe.send(order)
 
-    def answer(self) -> Any:
-        """Return what the process says to the last order.
+    def answer(self, busy_s: float = 0) -> Any:
+        """Return what the process says to the last order, which takes it *busy_s*.
 
         Raises:
             TimeoutError: It says nothing.
         """
-        if not self._pipe.poll(ANSWER_WITHIN_S):
+        if not self._pipe.poll(busy_s + ANSWER_WITHIN_S):
             raise TimeoutError("a worker does not answer")
         return self._pipe.recv()
 
@@ -120,7 +120,7 @@ class Crowd:
         for worker, share in zip(self.all, shares, strict=True):
             worker.send("grow", share, self._ttl_ms, over_s)
         for worker in self.all:
-            worker.answer()
+            worker.answer(over_s)
         self.clusters = clusters
 
     def active(self) -> int:
