@@ -78,7 +78,7 @@ MUTANTS = (
     Mutant("rolled back called done", "sidecar/core/requests.py", "request.to in (None, policy.node) and request.source != policy.node", "True", f"{REQUESTS}::test_the_next_active_tells_what_became_of_it", schedules=25),
     Mutant("an answer that was lost is not given again", "sidecar/core/requests.py", " and now < memory.answered_until", "", f"{REQUESTS}::test_bug_an_answer_that_a_restored_store_has_not_got_was_never_given_again"),
     Mutant("an answer is given again and again", "sidecar/core/requests.py", "now < memory.answered_until", "False", f"{REQUESTS}::test_bug_an_answer_that_a_restored_store_has_not_got_was_never_given_again"),
-    Mutant("failed answer not repeated", "sidecar/core/decide.py", "memory, answered=None, answer_at=", "memory, answer_at=", f"{REQUESTS}::test_a_switchover_is_accepted_once_and_names_the_node", schedules=600),
+    Mutant("failed answer not repeated", "sidecar/core/decide.py", "memory, answered=None, answer_at=", "memory, answer_at=", f"{REQUESTS}::test_a_switchover_is_accepted_once_and_names_the_node"),
     Mutant("unconfirmed called done", "sidecar/core/requests.py", "request.kind == \"switchover\" and request.state != \"confirmed\"", "False", f"{REQUESTS}::test_the_next_active_tells_what_became_of_it"),
     Mutant("failback at once", "sidecar/core/advance.py", "memory.better[1] + policy.ttl_ms", "memory.better[1]", f"{DECIDE}::test_a_preferred_node_that_has_been_able_for_a_ttl_gets_the_lock"),
     # leaving
