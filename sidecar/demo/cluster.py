@@ -191,11 +191,44 @@ class DemoNode:
 
     def freeze_sidecar(self) -> None:
         """Stop the sidecar alone."""
-        self.signal_all(signal.SIGSTOP, server=False)
+        self._freeze(server=False)
 
     def freeze(self) -> None:
         """Stop sidecar, guard, keeper and server."""
-        self.signal_all(signal.SIGSTOP)
+        self._freeze(server=True)
+
+    def _freeze(self, *, server: bool) -> None:
+        """Stop it, but not within a transaction: on the embedded store all others would wait for it.
+
+        Raises:
+            TimeoutError: It was always in the middle of one.
+        """
+
+        def stopped_outside() -> bool:
+            self.signal_all(signal.SIGSTOP, server=server)
+            until("the sidecar to stop", self._has_stopped)
+            if not self._writes():
+                return True
+            self.thaw()
+            return False
+
+        until("the sidecar to stop outside of a transaction", stopped_outside)
+
+    def _has_stopped(self) -> bool:
+        """Tell whether every thread of the sidecar stands still, or it has ended."""
+        assert self.process is not None
+        states = []
+        for thread in Path(f"/proc/{self.process.pid}/task").glob("*/stat"):
+            with contextlib.suppress(OSError):
+                states.append(thread.read_text().rpartition(")")[2].split()[0])
+        return set(states) <= set("TtZX")
+
+    def _writes(self) -> bool:
+        """Tell whether the sidecar holds a lock for writing in a file, as SQLite does in a transaction."""
+        assert self.process is not None
+        # 1: POSIX  ADVISORY  WRITE 4711 fe:01:131 120 120
+        found = [line.split() for line in Path("/proc/locks").read_text(encoding="ascii").splitlines()]
+        return ["POSIX", "ADVISORY", "WRITE", str(self.process.pid)] in [words[1:5] for words in found]
 
     def thaw(self) -> None:
         """Let what is stopped go on."""

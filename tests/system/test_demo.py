@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -9,9 +10,20 @@ from pathlib import Path
 import psutil
 import pytest
 
-from sidecar.demo.cluster import until
+from sidecar.demo.cluster import DemoNode, until
 
 INTERRUPTED = 130
+WRITER = """
+import sqlite3, sys, time
+store = sqlite3.connect(sys.argv[1], isolation_level=None)
+store.execute("PRAGMA journal_mode = WAL")
+while True:
+    store.execute("BEGIN IMMEDIATE")
+    print("inside", flush=True)
+    time.sleep(0.3)
+    store.execute("COMMIT")
+    time.sleep(0.3)
+"""
 DEMO = [sys.executable, "-P", "-m", "sidecar", "demo", "--script"]
 
 
@@ -68,3 +80,20 @@ def _words(pid: int) -> list[str]:
         return psutil.Process(pid).cmdline()
     except psutil.Error:
         return []
+
+
+def test_bug_a_sidecar_was_frozen_within_a_transaction_and_kept_all_others_out(tmp_path: Path) -> None:
+    """Seldom by chance: the demo and its tests then waited for a successor until they gave up."""
+    store = tmp_path / "store.db"
+    node = DemoNode("node-a", tmp_path, {"paths": {"run": str(tmp_path)}})
+    node.process = subprocess.Popen([sys.executable, "-c", WRITER, str(store)], stdout=subprocess.PIPE)
+    try:
+        assert node.process.stdout is not None
+        assert node.process.stdout.readline() == b"inside\n"
+        node.freeze_sidecar()
+
+        with sqlite3.connect(store, timeout=0.1, isolation_level=None) as other:
+            other.execute("BEGIN IMMEDIATE")
+    finally:
+        node.process.kill()
+        node.process.wait()
