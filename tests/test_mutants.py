@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.mutants.mutant import ROOT, Mutant, Unfit
+from tests.mutants.page import PATH, page
 from tests.mutants.table import MUTANTS
 from tests.mutants.trial import attempt
 
@@ -45,6 +46,11 @@ def test_every_test_that_has_to_catch_one_is_there() -> None:
             missing.append(mutant.by)
 
     assert missing == []
+
+
+def test_the_page_is_of_this_table() -> None:
+    """Else run ``python -m tests.mutants --jobs 2 --write``."""
+    assert PATH.read_text() == page(MUTANTS)
 
 
 @pytest.mark.parametrize("mutant", [m for m in MUTANTS if m.slice], ids=lambda mutant: mutant.breaks)
