@@ -36,7 +36,7 @@ MUTANTS = (
     Mutant("etcd: no hedge", "backends/_etcd_client.py", "next_at = Instant(now + min(share_ms, HEDGE_MAX_MS))", "next_at = Instant(deadline + share_ms)", f"{ETCD} -k black_holed"),
     Mutant("etcd: a lost answer is not sent", "backends/_etcd_client.py", "        if effect and (maybe or any(attempt.sent for attempt in pending)):", "        if effect and maybe:", f"{FAULTS} -k (lost_answer or still_arrive) and etcd34"),
     Mutant("etcd: the watch starts one too late", "backends/_etcd_watch.py", "start_revision=start.revision + 1", "start_revision=start.revision + 2", f"{CLAUSES} -k c10 and etcd34"),
-    Mutant("etcd: nobody checks a silent watch", "backends/_etcd_watch.py", "            if self._clock.now() >= check_at and self._following:\n                self._check(deadline)", "", f"{FAULTS} {ETCD} -k silent or silence"),
+    Mutant("etcd: nobody checks a silent watch", "backends/_etcd_watch.py", "            if self._clock.now() >= check_at and self._following:\n                self._check(deadline)", "", f"{FAULTS} {ETCD} -k (silent or silence) and not local"),
     Mutant("any: the floor is ignored", "backends/shared.py", "    if epoch < floor:", "    if epoch < 0:", f"{CLAUSES} -k c7 and (local or etcd34)"),
     Mutant("any: the last epoch is given out", "backends/shared.py", "    if epoch >= EPOCH_MAX:", "    if epoch < 0:", "tests/core/test_garbage.py::test_the_last_epoch_is_not_given_out"),
     Mutant("any: an unreadable lock is vacant", "backends/shared.py", "            bad.append(key)", "            bad.append(key) if key != LOCK else None", f"{CLAUSES} -k c13 and (local or etcd34)"),
