@@ -20,7 +20,7 @@ MUTANTS = (
     # who enforces it
     Mutant("the kernel's timer is not armed at the start", "sidecar/guard/daemon.py", "            self.death_timer.arm(run.terms.kernel_ms)\n            if", "            if", f"{DEATH} -k test_a_stopped_guard_does_not_save_its_server and kernel-root and guard"),
     Mutant("the kernel's timer stays at the first deadline", "sidecar/guard/daemon.py", "  # noqa: T201\n        self.death_timer.arm(run.terms.kernel_ms)", "  # noqa: T201", f"{ORDERS} -k test_an_extension_keeps_it_alive and kernel"),
-    Mutant("the kernel's timer counts on another clock", "sidecar/guard/kernel.py", "rt.timer_create(_CLOCK_BOOTTIME,", "rt.timer_create(1,", f"{DEATH}::test_the_deadline_is_on_boottime_and_on_no_other_clock"),
+    Mutant("the kernel's timer counts on another clock", "sidecar/guard/kernel.py", "rt.timer_create(_CLOCK_BOOTTIME,", "rt.timer_create(1,", f"{DEATH} -k boottime_and_on_no_other_clock and root"),
     Mutant("the kernel's timer counts from now", "sidecar/guard/kernel.py", "self._settime(self._timer, _TIMER_ABSTIME,", "self._settime(self._timer, 0,", f"{DEATH} -k test_a_stopped_guard_does_not_save_its_server and kernel-root and guard"),
     Mutant("the guard leaves the kill to the kernel", "sidecar/guard/daemon.py", "            self.kill(run, run.terms.reason())\n", "            pass\n", f"{DEATH} -k test_at_the_deadline_all_of_it_dies and kernel-root"),
     Mutant("the guard sleeps over the kill", "sidecar/guard/daemon.py", "at.append(self.run.terms.kill_ms)", "at.append(self.run.terms.deadline_ms)", f"{DEATH} -k test_at_the_deadline_all_of_it_dies and kernel-root"),
