@@ -28,10 +28,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="bench", description="Measure the sidecar beside its peers.")
     parser.add_argument("--quick", action="store_true", help="few repetitions")
     parser.add_argument("--only", action="append", choices=list(MEASURES), help="only this; can be repeated")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all samples here, too")
-    parser.add_argument(
-        "--write", action="store_true", help="keep the results in docs/benchmarks.md and .json"
-    )
+    results.add_options(parser)
     options = parser.parse_args()
     if options.write and options.only:
         parser.error("--write keeps a whole run: leave out --only")

@@ -48,10 +48,7 @@ def main() -> int:
     """Measure everything; return 1 where an answer was wrong."""
     parser = argparse.ArgumentParser(prog="bench api", description="Measure the HTTP API under load.")
     parser.add_argument("--quick", action="store_true", help="five seconds instead of thirty each")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all samples here, too")
-    parser.add_argument(
-        "--write", action="store_true", help="keep the results in docs/benchmarks.md and .json"
-    )
+    results.add_options(parser)
     options = parser.parse_args()
     if options.write and options.quick:
         parser.error("--write keeps a whole run: leave out --quick")

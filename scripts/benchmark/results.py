@@ -1,5 +1,6 @@
 """What was measured, whether it is good enough, and how it is shown: table, JSON, docs/benchmarks.md."""
 
+import argparse
 import json
 import os
 import platform
@@ -73,6 +74,14 @@ def limit(rows: Sequence[Row], subject: str, peer: str, factor: float) -> None:
     for row in rows:
         if row.subject == subject and other is not None:
             row.target = round(factor * other, 2)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Let the command line say where the results go, besides the terminal."""
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all samples here, too")
+    parser.add_argument(
+        "--write", action="store_true", help="keep the results in docs/benchmarks.md and .json"
+    )
 
 
 def table(rows: Sequence[Row]) -> str:
