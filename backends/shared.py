@@ -1,6 +1,7 @@
 """What every backend needs and none should decide for itself: key names, views, options.
 
-Keys are named relative to the cluster's prefix, as SPEC.md lists them. A plug-in may use this module.
+Keys are named relative to the cluster's prefix, as docs/backends.md lists them. A plug-in may use
+this module.
 """
 
 import re

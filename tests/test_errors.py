@@ -11,7 +11,7 @@ import pytest
 
 from sidecar import errors
 
-EXIT_CODES = {1, 2, 3, 4, 5}  # SPEC.md, Commands; 0 is success
+EXIT_CODES = {1, 2, 3, 4, 5}  # docs/cli.md; 0 is success
 
 
 def below(root: type[errors.SidecarError]) -> Iterator[type[errors.SidecarError]]:

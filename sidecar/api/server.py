@@ -6,7 +6,6 @@ than an answer about it.
 
 import asyncio
 import logging
-import os
 import socket
 import threading
 from contextlib import ExitStack, suppress
@@ -24,7 +23,7 @@ from sidecar.api.memory import Memory
 from sidecar.api.tls import LOOK_EVERY_S, Certificates
 from sidecar.clock import Backoff, Clock
 from sidecar.config import Config
-from sidecar.config.address import parse
+from sidecar.config.address import of_api, parse
 from sidecar.core.model import Enforcement
 from sidecar.errors import ConfigError
 from sidecar.events import LOG, Raised, emit
@@ -70,7 +69,7 @@ class Api:
             else None
         )
         encrypted = self._certificates is not None
-        self.url = _url(api.listen, encrypted=encrypted)
+        self.url = of_api(api.listen, encrypted=encrypted)
         self._access = Access(api.token, encrypted=encrypted, plain_too=api.plain_http_commands)
         self._memory = Memory(clock, config.cluster, config.backend, config.node, self.url)
         self._feed = Feed(config.node)
@@ -245,14 +244,6 @@ def _bind(listen: str) -> socket.socket:
         raise ConfigError(f"api.listen: {listen}: {(error.strerror or str(error)).lower()}") from error
     made.setblocking(False)
     return made
-
-
-def _url(listen: str, *, encrypted: bool) -> str:
-    """Return the address under which others find the API: with every address listened on, the host's name."""
-    found = parse(f"http://{listen}", schemes=("http",))
-    every = ("0.0.0.0", "::")  # noqa: S104  # compared with, not bound to
-    host = os.uname().nodename if found.host in every else found.host
-    return str(found._replace(scheme="https" if encrypted else "http", host=host))
 
 
 def _silent() -> logging.Logger:

@@ -1,14 +1,18 @@
 """``status`` and ``history``."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import click
 
 from sidecar.cli import options, printing
+from sidecar.config.address import of_api
+from sidecar.errors import NotSent, OutcomeUnknown
 
 if TYPE_CHECKING:
+    from sidecar.config import Config
     from sidecar.operate.status import Document
 
 COLOURS = {"active": "green", "running": "green", "failed": "red", "paused": "yellow", "starting": "yellow"}
@@ -27,13 +31,25 @@ def status(config: Path | None, form: str) -> None:
     from sidecar.operate.status import status as document
 
     configuration = options.load_config(config)
-    with options.open_desk(configuration) as desk:
+    with options.open_desk(configuration) as desk, _hinting(configuration, "/status"):
         view = desk.read()
     found = document(view, cluster=desk.cluster, backend=desk.store, now_unix_ms=wall_ms(), just_read=True)
     if form == "table":
         click.echo(page(found, configuration.node, printing.width()))
     else:
         printing.document(found, form)
+
+
+@contextmanager
+def _hinting(config: "Config", path: str) -> Iterator[None]:
+    """Where the store does not answer, say who may: the sidecar here has it in memory."""
+    try:
+        yield
+    except (NotSent, OutcomeUnknown) as error:
+        if config.api.listen is None:
+            raise
+        url = of_api(config.api.listen, encrypted=config.api.tls_cert_file is not None)
+        raise type(error)(f"{error} (what the sidecar here knows without it: {url}{path})") from error
 
 
 def page(found: "Document", here: str, width: int) -> str:
@@ -118,7 +134,8 @@ def history(config: Path | None, count: int, form: str) -> None:
     """
     from sidecar.operate.desk import READ_WITHIN_MS
 
-    with options.open_desk(options.load_config(config)) as desk:
+    configuration = options.load_config(config)
+    with options.open_desk(configuration) as desk, _hinting(configuration, "/history"):
         desk.read()  # tries again where a store elects its leader
         entries = desk.backend.read_history(count, deadline=desk.after(READ_WITHIN_MS))
     if form != "table":

@@ -57,7 +57,7 @@ def run(config: Path | None, keep_server: bool) -> int:
     "exec",
     {
         0: "told to stop, and did; with --once: the command ended with 0",
-        1: "the guard is not to be had; with --once: the lock was lost",
+        1: "the guard is not to be had; with --once: the lock was lost, or stopped before the command ran",
         2: "bad usage",
         4: "refused: another one runs in the same --state-dir",
     },
@@ -103,7 +103,7 @@ def exec_(
 
     Waits for the lock, starts the command, stops it when the lock is lost, and competes again. Credentials
     come by SIDECAR_ETCD__* and SIDECAR_CONSUL__* from the environment. With --once the command's exit status
-    is that of exec.
+    is that of exec, 128 + N where signal N ended it, also when exec is told to stop.
     """
     if click.get_current_context().find_root().params.get("config") is not None:
         raise click.UsageError("exec takes no configuration file; see run", click.get_current_context())

@@ -1,5 +1,6 @@
 """Addresses of stores and probes: ``scheme://host:port``, nothing hidden in them."""
 
+import os
 import re
 from typing import NamedTuple
 
@@ -23,6 +24,14 @@ class Address(NamedTuple):
         host = f"[{self.host}]" if ":" in self.host else self.host
         port = "" if self.port is None else f":{self.port}"
         return f"{self.scheme}://{host}{port}{self.rest}"
+
+
+def of_api(listen: str, *, encrypted: bool) -> str:
+    """Return where others find the API that listens at *listen*: by the host's name, if at every address."""
+    found = parse(f"http://{listen}", schemes=("http",))
+    every = ("0.0.0.0", "::")  # noqa: S104  # compared with, not bound to
+    host = os.uname().nodename if found.host in every else found.host
+    return str(found._replace(scheme="https" if encrypted else "http", host=host))
 
 
 def parse(text: str, *, schemes: tuple[str, ...], port: int | None = None, path: bool = False) -> Address:

@@ -107,7 +107,7 @@ def _react(node: s.Node, seen: s.Observation, now: Instant, policy: s.Policy) ->
             clearing = None if memory.clearing == run else memory.clearing
             return s.Step(s.Node(phase, replace(memory, clearing=clearing)))
         case s.StopAsked(keep):
-            return _stop_asked(node, now, keep=keep)
+            return _stop_asked(node, now, policy, keep=keep)
         case s.AnswerFailed():
             memory = replace(memory, answered=None, answer_at=Instant(now + policy.retry_ms))
             return s.Step(s.Node(phase, memory))
@@ -324,18 +324,24 @@ def _gone(node: s.Node, gone: s.ServerGone, now: Instant, policy: s.Policy) -> s
         case s.Starting() | s.Serving():
             return _failed(phase, memory, gone, now, policy)
         case s.Stopping(lease=lease, after=after):
+            if policy.once and memory.quit is not None and after == s.GiveUp("stopped"):
+                memory = replace(memory, quit=replace(memory.quit, status=_code(gone)))
             return finish(memory, lease, after)
         case _:
             assert_never(phase)
+
+
+def _code(gone: s.ServerGone) -> int:
+    """Return how a command ended as a shell tells it; 1 where that is not known."""
+    status = gone.status if gone.status is not None else 1
+    return 128 - status if status < 0 else status
 
 
 def _failed(
     phase: s.Starting | s.Serving, memory: s.Memory, gone: s.ServerGone, now: Instant, policy: s.Policy
 ) -> s.Step:
     if policy.once:
-        status = gone.status if gone.status is not None else 1
-        code = 128 - status if status < 0 else status  # as a shell tells it
-        memory = replace(memory, quit=memory.quit or s.Quit(code))
+        memory = replace(memory, quit=memory.quit or s.Quit(_code(gone)))
         return finish(memory, phase.lease, s.GiveUp("command ended"))
     reason = gone.reason or f"server ended with status {gone.status}"
     starting = isinstance(phase, s.Starting)
@@ -343,10 +349,12 @@ def _failed(
     return finish(memory, phase.lease, after)
 
 
-def _stop_asked(node: s.Node, now: Instant, *, keep: bool) -> s.Step:
+def _stop_asked(node: s.Node, now: Instant, policy: s.Policy, *, keep: bool) -> s.Step:
     phase, memory = node
+    # with once, 1 until its command has ended
+    status = memory.quit.status if memory.quit else int(policy.once)
     again = memory.quit is not None and isinstance(phase, s.Stopping | s.Ending)
-    memory = replace(memory, quit=s.Quit(memory.quit.status if memory.quit else 0, keep_server=keep))
+    memory = replace(memory, quit=s.Quit(status, keep_server=keep))
     if again:  # asked twice: no more patience
         phase = replace(phase, kill_at=now)  # type: ignore[arg-type]  # narrowed by `again`
     return s.Step(s.Node(phase, memory))

@@ -1,4 +1,4 @@
-"""What ``status`` and ``GET /status`` say: plain values in the order and with the names of SPEC.md.
+"""What ``status`` and ``GET /status`` say: plain values in the order and with the names of docs/cli.md.
 
 Seconds since a node was last seen compare that node's wall clock with ours. They are for people; nothing is
 decided by them, and clocks that disagree make them wrong. They are never below 0.

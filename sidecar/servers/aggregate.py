@@ -5,7 +5,7 @@ only put off, to 24 h: so a standby lives 20 h at most and is then started anew.
 opens all the same has made itself active.
 
 Not known, and assumed: that ``clusterRole`` 1 makes a server serve without asking the others, and that a
-standby opens no client port (AGGREGATE.md, marks [I]). ``server.standby: stopped`` needs the first alone.
+standby opens no client port (docs/aggregate.md, marks I). ``server.standby: stopped`` needs the first alone.
 """
 
 import ipaddress

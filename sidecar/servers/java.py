@@ -1,4 +1,4 @@
-"""The options of a server's Java: ``<launcher>.vmoptions``, one to a line. Source: AGGREGATE.md."""
+"""The options of a server's Java: ``<launcher>.vmoptions``, one to a line. Source: docs/aggregate.md."""
 
 import re
 from collections.abc import Sequence

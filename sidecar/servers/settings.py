@@ -1,6 +1,6 @@
 """What a ``server.xml`` says, as far as a cluster needs to know, and what is wrong with it.
 
-Source: AGGREGATE.md; the defaults are the vendor's. A key that stands there twice with two values is
+Source: docs/aggregate.md; the defaults are the vendor's. A key that stands there twice with two values is
 refused where it matters: nobody knows which one the server takes.
 """
 

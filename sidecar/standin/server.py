@@ -1,4 +1,4 @@
-"""A stand-in for AggreGate Server: behaves as AGGREGATE.md documents, and does nothing useful.
+"""A stand-in for AggreGate Server: behaves as docs/aggregate.md says, and does nothing useful.
 
     launcher (sh) -> this process     `python -I -S boot.py server -o HOME [-f FILE]`
 

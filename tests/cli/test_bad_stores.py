@@ -34,7 +34,7 @@ class Said:
         path.write_text(text)
         return str(path)
 
-    def __call__(self, store: str, section: Section, *command: str) -> str:
+    def __call__(self, store: str, section: Section, *command: str, api: Section | None = None) -> str:
         home = {"state": str(self.folder / "state"), "run": str(self.folder / "run")}
         server = {"kind": "command", "command": ["/bin/sleep", "60"]}
         text = {
@@ -44,6 +44,7 @@ class Said:
             store: section,
             "server": server,
             "paths": home,
+            "api": api or {},
         }
         config = self.folder / "sidecar.yml"
         config.write_text(yaml.safe_dump(text))
@@ -130,6 +131,14 @@ def cluster_alive(cluster: EtcdCluster) -> int:
 
 def consul_at(url: str, **more: str) -> Section:
     return {"address": url, **more}
+
+
+@pytest.mark.parametrize(("command", "path"), [("status", "/status"), ("history", "/history")])
+def test_a_store_that_is_not_there_is_not_all_that_may_be_asked(said: Said, command: str, path: str) -> None:
+    section = consul_at(f"http://127.0.0.1:{free_port()}")
+    assert "what the sidecar here knows" not in said("consul", section, command)
+    line = said("consul", section, command, api={"listen": "127.0.0.1:8019"})
+    assert line.endswith(f"(what the sidecar here knows without it: http://127.0.0.1:8019{path})\n")
 
 
 def test_consul_that_is_not_there(said: Said) -> None:

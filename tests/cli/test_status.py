@@ -1,4 +1,4 @@
-"""Goal: status and history say what the store says, in the document of SPEC.md, and in 80 columns.
+"""Goal: status and history say what the store says, in the document of docs/cli.md, and in 80 columns.
 
 Method: views made by hand for the sentences; the real command on the real local backend for the documents.
 """

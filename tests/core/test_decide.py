@@ -372,6 +372,24 @@ def test_once_ends_with_the_command(status: int | None, code: int) -> None:
     assert released.actions == (s.Exit(code, kept=False),)
 
 
+@pytest.mark.parametrize(("status", "code"), [(0, 0), (-15, 143), (None, 1)])
+def test_once_that_is_stopped_ends_with_the_command(status: int | None, code: int) -> None:
+    policy = replace(POLICY, once=True)
+
+    asked = step(serving(), s.StopAsked(), replace(BUSY, call=None), policy=policy)
+    gone = decide(asked.node, s.ServerGone(3, status), NOW, policy)
+
+    assert decide(gone.node, s.Released(EPOCH), NOW, policy).actions == (s.Exit(code, kept=False),)
+
+
+def test_bug_once_that_was_stopped_before_its_command_ran_said_done() -> None:
+    policy = replace(POLICY, once=True)
+
+    stopped = step(s.Idle(), s.StopAsked(), replace(FREE, vacant_since=None), policy=policy)
+
+    assert stopped.actions == (s.Exit(1, kept=False),)
+
+
 def test_once_ends_with_the_lock() -> None:
     policy = replace(POLICY, once=True)
 
@@ -379,6 +397,9 @@ def test_once_ends_with_the_lock() -> None:
     short = step(serving(), s.Tick(), after_ms=5_000, policy=policy)
 
     assert lost.node.memory.quit == short.node.memory.quit == s.Quit(1)
+    stopped = decide(short.node, s.StopAsked(), at(5_001), policy)
+    gone = decide(stopped.node, s.ServerGone(3, 0), at(5_002), policy)
+    assert gone.node.memory.quit == s.Quit(1), "what is lost is lost, however the command ends"
 
 
 # Standby trees

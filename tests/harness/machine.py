@@ -33,7 +33,7 @@ lock: {ttl: 10s}
 server: {kind: aggregate, home: /opt/aggregate, user: aggregate, start_timeout: 30s, stop_timeout: 10s}
 guard: {enforcement: kernel}
 """
-RIGHTS = [  # what systemd as pid 1 needs, see DESIGN.md
+RIGHTS = [  # what systemd as pid 1 needs in a container
     *("--cap-add", "SYS_ADMIN", "--cap-add", "NET_ADMIN", "--security-opt", "seccomp=unconfined"),
     *("--tmpfs", "/run", "--tmpfs", "/run/lock", "--tmpfs", "/tmp", "-v", "/sys/fs/cgroup:/sys/fs/cgroup:rw"),
 ]

@@ -130,7 +130,7 @@ def test_loss_of_the_active_node_is_taken_over(plant: Compose, fault: str, cure:
 
 
 def test_a_frozen_node_dies_as_soon_as_it_is_thawed(plant: Compose, tmp_path: Path) -> None:
-    """The one case the host cannot cover, here as `docker pause`: see DESIGN.md, S1.
+    """The one case the host cannot cover, here as `docker pause`: see docs/guarantees.md.
 
     A task that cgroup v1's freezer holds does not even take SIGKILL. The deadline passes, another node
     takes over, and what the kernel owes the old server it gets when it is thawed. Until then it may

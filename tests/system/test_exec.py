@@ -109,6 +109,18 @@ def test_once_ends_with_the_status_of_the_command(local: Competitors) -> None:
     assert (process.returncode, out) == (7, b"epoch 1\n")
 
 
+def test_once_that_is_stopped_says_whether_its_command_has_run(local: Competitors) -> None:
+    holder = local.start("a", "--once")
+    until("it to be active", local.active)
+    waiting = local.start("b", "--once", command=["true"])
+    log = local.witness.parent / "b.log"
+    until("the other to compete", lambda: log.exists() and "started" in log.read_text())
+    waiting.terminate()
+    assert waiting.wait(20) == 1, "its command has never run"
+    holder.terminate()
+    assert holder.wait(20) == 143, "as its command, which SIGTERM ended"
+
+
 def test_once_ends_with_1_when_the_lock_is_lost(etcd34: Etcd, tmp_path: Path, namespace: str) -> None:
     host, port = etcd34.host_port
     made = Competitors(f"etcd://{host}:{port}", namespace, tmp_path)

@@ -1,4 +1,4 @@
-"""The stand-in behaves as AGGREGATE.md says of the real server, and fails as it is told to.
+"""The stand-in behaves as docs/aggregate.md says of the real server, and fails as it is told to.
 
 Method: real processes on loopback, judged by what they print, the ports they open, the files they leave
 and what they write to the witness. Not covered: everything that nobody has documented of the real one.

@@ -31,11 +31,13 @@ def file_limit() -> int:
 def prefer(pid: int) -> None:
     """Give the store the CPU first, as if it had a machine to itself. Only root may.
 
-    The store leads a session of its own. Between sessions the kernel shares the CPU evenly (autogroup), and
-    nice values count only inside one: so the session is what has to be preferred.
+    The store leads a session of its own. Where the kernel shares the CPU evenly between sessions (autogroup),
+    nice values count only inside one: the session is what has to be preferred. Elsewhere all its threads are.
     """
     with suppress(OSError):
         Path(f"/proc/{pid}/autogroup").write_text(str(STORE_NICE))
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PGRP, pid, STORE_NICE)
 
 
 def _serve(pipe: Connection, url: str, nice: int) -> None:

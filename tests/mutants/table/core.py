@@ -50,7 +50,7 @@ MUTANTS = (
     Mutant("lost lock believed again", "sidecar/core/moves.py", "memory = replace(memory, spent=max(memory.spent, epoch), change=None", "memory = replace(memory, change=None", f"{DECIDE}::test_a_lock_that_was_lost_is_never_believed_again"),
     Mutant("graceful beyond the lease", "sidecar/core/moves.py", "min(Instant(now + policy.stop_grace_ms), phase.lease.kill_at(policy))", "Instant(now + 9 * policy.stop_grace_ms)", f"{DECIDE}::test_an_active_leaves_before_its_lease_does"),
     Mutant("kill forgotten", "sidecar/core/advance.py", "(s.KillServer(phase.run),)", "()", f"{DECIDE}::test_an_active_leaves_before_its_lease_does", schedules=25),
-    Mutant("released before proof", "sidecar/core/decide.py", "return _stop_asked(node, now, keep=keep)", "return s.Step(s.Node(s.Idle(), replace(memory, owed=s.Owed(memory.mark, '', Instant(now + 9999)))))", f"{DECIDE}::test_a_stop_ends_the_server_then_the_hold_then_the_sidecar", schedules=10),
+    Mutant("released before proof", "sidecar/core/decide.py", "return _stop_asked(node, now, policy, keep=keep)", "return s.Step(s.Node(s.Idle(), replace(memory, owed=s.Owed(memory.mark, '', Instant(now + 9999)))))", f"{DECIDE}::test_a_stop_ends_the_server_then_the_hold_then_the_sidecar", schedules=10),
     Mutant("owed before proof", "sidecar/core/moves.py", "return s.Step(s.Node(s.Ending(phase.run, kill_at, epoch), memory), orders(phase, kill_at))", "return s.Step(s.Node(s.Ending(phase.run, kill_at), replace(memory, call='release')), (*orders(phase, kill_at), s.Release(epoch, '')))", f"{DECIDE}::test_an_active_leaves_before_its_lease_does", schedules=10),
     Mutant("nothing owed after proof", "sidecar/core/decide.py", "if owes != NO_EPOCH:", "if False:", f"{DECIDE}::test_a_lost_lock_is_owed_until_the_tree_is_proven_dead"),
     Mutant("any death is proof", "sidecar/core/decide.py", "or phase.run != gone.run:", ":", f"{DECIDE}::test_a_standby_tree_is_gone_before_the_active_starts"),
@@ -64,6 +64,8 @@ MUTANTS = (
     Mutant("paused node starts servers", "sidecar/core/advance.py", "    if _maintenance(node.memory, policy):\n        return None\n    return start(", "    if False:\n        return None\n    return start(", f"{DECIDE}::test_a_crash_while_paused_is_not_answered_by_a_start"),
     Mutant("once ignored", "sidecar/core/decide.py", "if policy.once:", "if False:", f"{DECIDE}::test_once_ends_with_the_command"),
     Mutant("once ignored when lost", "sidecar/core/moves.py", "if policy.once and memory.quit is None:", "if False:", f"{DECIDE}::test_once_ends_with_the_lock"),
+    Mutant("once that never ran its command is done", "sidecar/core/decide.py", "else int(policy.once)", "else 0", f"{DECIDE}::test_bug_once_that_was_stopped_before_its_command_ran_said_done"),
+    Mutant("once that lost the lock ends as its command", "sidecar/core/decide.py", " and after == s.GiveUp(\"stopped\"):", ":", f"{DECIDE}::test_once_ends_with_the_lock"),
     # requests
     Mutant("confirmation not needed", "sidecar/core/requests.py", "case \"accepted\":\n            return _abandon(node, request, \"the command did not confirm it\", now, policy)\n        case _:\n            if held", "case _:\n            if held", f"{REQUESTS}::test_a_switchover_that_is_not_confirmed_is_abandoned", schedules=15, slice=True),
     Mutant("pause leaves a hand-over half done", "sidecar/core/candidate.py", "return held_back(memory, policy) and not _needed(memory.view, policy.node)", "return held_back(memory, policy)", f"{REQUESTS}::test_a_pause_does_not_leave_a_handover_half_done"),
