@@ -18,6 +18,7 @@ from backends._consul_connection import Address, Credentials
 from backends._consul_transport import Rejected, Transport
 from sidecar.clock import Clock
 from sidecar.core.units import Instant
+from sidecar.documents import prepared
 from sidecar.errors import Denied, OutcomeUnknown
 
 __all__ = ["Client", "Op", "Rejected", "SessionGone", "Stored"]
@@ -190,6 +191,6 @@ class Client(base.Consul):  # type: ignore[misc]
 
     def _txn(self, ops: list[Any], deadline: Instant, writes: bool) -> tuple[Stored, ...]:
         with self._transport.until(deadline, writes=writes):
-            answer = msgspec.convert(self.txn.put(ops), _Txn)
+            answer = msgspec.convert(self.txn.put(ops), prepared(_Txn))
             rows = [result.kv for result in answer.results or () if result.kv is not None]
             return tuple(Stored(kv.key, kv.modify_index, b64decode(kv.value or "")) for kv in rows)

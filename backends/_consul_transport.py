@@ -34,6 +34,7 @@ from backends._consul_connection import Address, Connection, Credentials, Resolu
 from backends._rotation import TRY_MS, Rotation
 from sidecar.clock import Clock, left_s
 from sidecar.core.units import Instant
+from sidecar.documents import prepared
 from sidecar.errors import BackendError, ConfigError, Denied, NotSent, OutcomeUnknown
 
 BODY_MAX_BYTES = 32 * 1024 * 1024  # 1000 history entries are 0.5 MB; more is no answer of ours
@@ -223,7 +224,7 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # the library has no ty
     def _rejected(self, detail: str, body: str) -> Exception:
         """Return what a rolled-back transaction means; Consul reports missing rights this way too."""
         try:
-            errors = msgspec.json.decode(body, type=_RolledBack).errors or []
+            errors = msgspec.json.decode(body, type=prepared(_RolledBack)).errors or []
         except msgspec.MsgspecError:
             return NotSent(detail)
         if any("Permission denied" in e.what or "ACL not found" in e.what for e in errors):

@@ -46,6 +46,7 @@ MAY_IMPORT = {
         "sidecar.core",
         "sidecar.clock",
         "sidecar.config",
+        "sidecar.documents",
         "sidecar.errors",
         "sidecar.events",
         "sidecar.operate",

@@ -15,6 +15,7 @@ import msgspec
 from sidecar.config import Config
 from sidecar.config.kinds import Duration, Name
 from sidecar.core.units import Epoch
+from sidecar.documents import prepared
 from sidecar.errors import Refused, SidecarError, UsageError
 from sidecar.events import LOG
 from sidecar.operate import failover, handover, maintenance, outcome
@@ -109,7 +110,7 @@ def bad_request(command: str, message: str) -> Document:
 
 def _parse(body: bytes, kind: type[_Body]) -> _Body:
     try:
-        found = msgspec.json.decode(body.strip() or b"{}", type=kind)
+        found = msgspec.json.decode(body.strip() or b"{}", type=prepared(kind))
         for name in ("to", "node"):
             if getattr(found, name, None) is not None:
                 Name().parse(getattr(found, name))

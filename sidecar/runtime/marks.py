@@ -8,7 +8,7 @@ import msgspec
 
 from sidecar.config.files import read_file
 from sidecar.core.units import NO_EPOCH, Epoch
-from sidecar.documents import EPOCH_MAX
+from sidecar.documents import EPOCH_MAX, prepared
 from sidecar.errors import ConfigError
 from sidecar.events import LOG, Raised, emit
 
@@ -37,7 +37,7 @@ class MarkFile:
             return NO_EPOCH
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            epoch = msgspec.json.decode(read_file(self._path, SIZE_MAX_BYTES), type=_Mark).epoch
+            epoch = msgspec.json.decode(read_file(self._path, SIZE_MAX_BYTES), type=prepared(_Mark)).epoch
             if not 0 <= epoch <= EPOCH_MAX:
                 raise ValueError(f"{epoch} is no epoch")
             return Epoch(epoch)

