@@ -262,6 +262,7 @@ class World:
             self._heal(host)
         self._resume_all()
         loop.run(loop.now + 4 * ttl_ms)  # late requests of the bad times may still arrive, and once more
+        self._resume_all()  # such as the pause of which nobody knew whether it was written
         self.repair_epoch()
         end = loop.now + self.bound_ms
         while loop.now < end and not (len(self.serving()) == 1 and self._at_rest()):
