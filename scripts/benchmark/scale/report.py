@@ -191,8 +191,10 @@ What one cluster costs the store, at the smallest and the largest number:
 What one cluster costs would grow with their number if anything were quadratic in it; the rows of a
 TTL of 10 s show that it does not. At 180 s a renewal is due every 36 s and a publishing every minute, and
 the 18 s that are measured see hardly any of clusters that have just started, all together. A thousand take
-minutes to start, so they are spread over those periods: theirs is what a cluster costs at that TTL. Inside a cluster each
-node hears of each other one's records, so watching grows with the square of its nodes: 2 to 5.
+minutes to start, so they are spread over those periods: theirs is what a cluster costs at that TTL.
+
+Inside a cluster each node hears of each other one's records, so watching grows with the square of its
+nodes: 2 to 5.
 
 ## The store goes away and comes back
 
