@@ -179,7 +179,7 @@ def _settle(node: s.Node, now: Instant) -> s.Step | None:
     if memory.owed is None:
         return None
     if now >= memory.owed.until:
-        return s.Step(s.Node(phase, replace(memory, owed=None)))
+        return s.Step(s.Node(phase, replace(memory, owed=None, unsettled=memory.owed)))
     if memory.call is not None or now < memory.call_at or memory.clearing is not None:
         return None
     order = s.Release(memory.owed.epoch, memory.owed.cause)

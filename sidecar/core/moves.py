@@ -24,8 +24,9 @@ def start_standby(memory: s.Memory, now: Instant, policy: s.Policy) -> s.Step:
 
 def give_back(memory: s.Memory, lease: s.Lease, cause: str) -> s.Memory:
     """Owe *lease* to the store. Only where no active tree of it lives, or ever did (S2)."""
-    if memory.owed is not None and memory.owed.epoch == lease.epoch:
-        cause = memory.owed.cause  # the first one is the reason
+    for earlier in (memory.unsettled, memory.owed):
+        if earlier is not None and earlier.epoch == lease.epoch:
+            cause = earlier.cause  # the first one is the reason
     return replace(
         memory,
         owed=s.Owed(lease.epoch, cause, lease.deadline),

@@ -229,6 +229,7 @@ class Memory:
     mark_at: Instant = Instant(0)  # when a grant last raised it; views may be older for a moment
     spent: Epoch = NO_EPOCH  # no grant up to this epoch may be believed again
     owed: Owed | None = None
+    unsettled: Owed | None = None  # the last that was not given back in time: why, should it be later
     call: Verb | None = None  # the one lock call under way
     call_at: Instant = Instant(0)  # not before this instant the next one
     runs: Run = 0

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from sidecar.metrics.causes import RULES
+
 ROOT = Path(__file__).parents[2]
 PAGE = re.sub(r"\s+", " ", (ROOT / "docs" / "operations.md").read_text()).replace("`", "")
 ALARMS = {"Raised", "Alarm"}
@@ -61,6 +63,11 @@ def messages() -> Iterator[str]:
 @pytest.mark.parametrize(("where", "text"), list(alarms()))
 def test_every_alarm_is_explained(where: str, text: str) -> None:
     assert text.replace("`", "") in PAGE, f"{where}: {text}"
+
+
+@pytest.mark.parametrize("cause", [beginning.strip() for beginning, _ in RULES])
+def test_every_cause_of_a_failover_is_explained(cause: str) -> None:
+    assert cause in PAGE[PAGE.index("Why did it fail over?") :]
 
 
 @pytest.mark.parametrize("text", sorted(set(messages())))

@@ -623,6 +623,20 @@ def test_a_change_tells_where_the_time_went() -> None:
 # Bugs that were found, by name. Most of them by the simulation.
 
 
+def test_bug_a_lock_that_could_be_given_back_only_after_an_outage_forgot_why() -> None:
+    """On Consul it still stands when the store is back, and `history` called the failover "not needed"."""
+    short = step(serving(), s.Tick(), after_ms=5_000)
+    gone = decide(short.node, s.ServerGone(3, -15), at(5_100), POLICY)
+    assert gone.node.memory.owed == s.Owed(EPOCH, "lease ran short", LEASE.deadline)
+    over = decide(gone.node, s.CallFailed("no answer in time"), at(30_000), POLICY)
+    assert over.node.memory.owed is None
+    calling = s.Node(over.node.phase, replace(over.node.memory, call="acquire"))
+
+    late = decide(calling, grant(sent_after_ms=30_000), at(30_001), POLICY)
+
+    assert late.actions == (s.Release(EPOCH, "lease ran short"),)
+
+
 def test_bug_a_late_release_of_an_earlier_life_freed_the_lock_under_the_server() -> None:
     """Restarted without a server, a sidecar believed its old hold, whose release was on its way."""
     node = begin(POLICY, NOW, EPOCH)
