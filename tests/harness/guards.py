@@ -235,8 +235,11 @@ class Site:
         """Open pidfds of all below the guard, once they are at least so many."""
         guard = self.guard_pid()
         wait_until(lambda: len(tree.descendants(guard)) >= least, "the tree", WITHIN_S)
-        pids = tree.descendants(guard) + ([guard] if with_guard else [])
-        found = Tree({pid: os.pidfd_open(pid) for pid in pids})
+        pidfds = {}
+        for pid in tree.descendants(guard) + ([guard] if with_guard else []):
+            with suppress(ProcessLookupError):  # it has ended since
+                pidfds[pid] = os.pidfd_open(pid)
+        found = Tree(pidfds)
         self.trees.append(found)
         return found
 
