@@ -224,7 +224,12 @@ class Routes:
             finally:
                 self._slots.release()  # here: a client that goes away does not end the command
 
-        return _json(*await in_thread(job))
+        try:
+            outcome = in_thread(job)
+        except RuntimeError:
+            self._slots.release()
+            raise
+        return _json(*await outcome)
 
     async def _body(self, request: web.Request) -> bytes:
         size = request.content_length or 0

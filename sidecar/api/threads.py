@@ -9,8 +9,12 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-async def in_thread(job: Callable[[], T]) -> T:
-    """Run *job* on a thread of its own; return what it returns, raise what it raises."""
+def in_thread(job: Callable[[], T]) -> "asyncio.Future[T]":
+    """Run *job* on a thread of its own; what it returns or raises comes by the future.
+
+    Raises:
+        RuntimeError: There is no thread to be had; the job does not run.
+    """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()
 
@@ -32,4 +36,4 @@ async def in_thread(job: Callable[[], T]) -> T:
             loop.call_soon_threadsafe(settle, result, failed)
 
     threading.Thread(target=work, name="api-job", daemon=True).start()
-    return await done
+    return done

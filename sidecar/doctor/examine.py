@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import NamedTuple
 
 from sidecar.clock import BootClock, left_s
@@ -10,6 +11,7 @@ from sidecar.core.units import Instant
 from sidecar.doctor import api, files, machine, server, store
 from sidecar.doctor.finding import Finding, error
 from sidecar.errors import SidecarError
+from sidecar.plugins import load_backend
 
 
 class Check(NamedTuple):
@@ -40,6 +42,9 @@ CHECKS = (
 def examine(config: Config, checks: tuple[Check, ...] = CHECKS) -> list[Finding]:
     """Return what all checks found, in their order."""
     clock = BootClock()
+    # first: while gRPC is imported our environment changes, which other checks read
+    with suppress(SidecarError):  # the check says what is wrong with it
+        load_backend(config.backend)
     running = [_Running(check, config, Instant(clock.now() + check.within_ms)) for check in checks]
     return [finding for one in running for finding in one.result(clock)]
 

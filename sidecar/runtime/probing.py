@@ -58,15 +58,18 @@ class Prober:
         self._wake = threading.Event()
         self._closing = False
         self._subject: _Subject | None = None
+        self._changing = threading.Lock()
         self._thread: threading.Thread | None = None
 
     def look_at(self, run: s.Run, role: Role, watching: Watching, activated: Probe | None) -> None:
         """Ask this run from now on. One that needs no asking is ready at once."""
         at_once = role == "standby" or watching.ready is None
+        subject = _Subject(run, role, at_once, watching, activated)
+        with self._changing:
+            self._subject = subject
         if at_once:
-            self._ready(run, role)
-        self._subject = _Subject(run, role, at_once, watching, activated)
-        if self._asks(self._subject):
+            self._ready(run, role)  # after it is known: whoever hears it may want it forgotten
+        if self._asks(subject):
             if self._thread is None:
                 self._thread = threading.Thread(target=self._probe, name="probe", daemon=True)
                 self._thread.start()
@@ -74,9 +77,11 @@ class Prober:
 
     def forget(self, run: s.Run) -> None:
         """Ask that run no more."""
-        if self._subject is not None and self._subject.run == run:
+        with self._changing:
+            if self._subject is None or self._subject.run != run:
+                return
             self._subject = None
-            self._wake.set()
+        self._wake.set()
 
     def close(self) -> None:
         """Stop asking. A probe under way ends by its own deadline."""
@@ -91,8 +96,10 @@ class Prober:
 
     def _probe(self) -> None:
         failures, last = 0, None
-        while not self._closing:
-            self._wake.clear()
+        while True:
+            self._wake.clear()  # before looking: what is set meanwhile ends the wait
+            if self._closing:
+                return
             subject = self._subject
             if subject is None or not self._asks(subject):
                 self._wake.wait()
@@ -123,8 +130,11 @@ class Prober:
                 if not finding.ok:
                     return 0, watching.ready_every_ms
             ready = _Subject(subject.run, subject.role, True, watching, subject.activated)
-            if self._subject is subject:
-                self._subject = ready
+            with self._changing:
+                asked = self._subject is subject
+                if asked:
+                    self._subject = ready
+            if asked:
                 self._ready(subject.run, subject.role)
             return 0, watching.every_ms
         assert watching.alive is not None

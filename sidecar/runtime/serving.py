@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from threading import Event
+from threading import Event, Lock
 from typing import assert_never
 
 from sidecar.clock import Clock
@@ -68,12 +68,13 @@ class ServerLane:
         self._epochs: dict[s.Run, Epoch] = {}
         self._deadlines: dict[s.Run, Instant] = {}
         self._asked: dict[s.Run, Job] = {}  # `before_active`, of the last start
-        self._pids: dict[s.Run, tuple[int, Instant]] = {}
+        self._pids: dict[s.Run, tuple[int, Instant]] = {}  # replaced, never changed: others iterate over it
         self._prefix = os.urandom(4).hex()
         self._lost = False
         self._prober = Prober(clock, post)
         self._lane = Lane("server")
         self._early: list[g.GuardEvent] | None = []
+        self._telling = Lock()
         self._guard = GuardClient.attach_or_spawn(
             serving.run_dir,
             serving.enforcement,  # type: ignore[arg-type]  # checked by the configuration
@@ -99,9 +100,10 @@ class ServerLane:
             self._roles[0], self._epochs[0] = role, found.epoch
             if found.server_pid is not None:
                 self._begun(0, found.server_pid, found.started_at)
-        early, self._early = self._early or [], None
-        for event in early:
-            self._on_event(event)
+        with self._telling:
+            early, self._early = self._early or [], None
+            for event in early:
+                self._take_in(event)
         if found is None:
             self._rest()
 
@@ -185,8 +187,7 @@ class ServerLane:
             if asked is not None and not self._allowed(order.run, asked):
                 return
             if self._lost:
-                self._guard.respawn()
-                self._lost = False
+                self._respawn()
             launch = self._kind.prepare(order.role)
             if launch is None:
                 raise GuardError(f"this kind of server does not run as {order.role}")
@@ -218,6 +219,14 @@ class ServerLane:
             LOG.exception("internal_error")
             self._broken(f"server lane: {error!r}")
 
+    def _respawn(self) -> None:
+        self._lost = False  # first: the new guard may be lost, and say so, before this is over
+        try:
+            self._guard.respawn()
+        except BaseException:
+            self._lost = True
+            raise
+
     def _allowed(self, run: s.Run, asked: Job) -> bool:
         outcome = self._hooks.first(asked)
         if asked.errand.called_off:
@@ -241,9 +250,13 @@ class ServerLane:
     # On the guard client's thread.
 
     def _on_event(self, event: g.GuardEvent) -> None:
-        if self._early is not None:
-            self._early.append(event)
-            return
+        with self._telling:  # what comes while `begin` tells the early ones waits behind them
+            if self._early is not None:
+                self._early.append(event)
+                return
+        self._take_in(event)
+
+    def _take_in(self, event: g.GuardEvent) -> None:
         match event:
             case g.Output(_, stream, line, dropped):
                 if dropped:
@@ -288,7 +301,7 @@ class ServerLane:
     ) -> None:
         self._prober.forget(run)
         self._names = {name: known for name, known in self._names.items() if known != run}
-        self._pids.pop(run, None)
+        self._pids = {known: at for known, at in self._pids.items() if known != run}
         role, epoch = self._roles.pop(run), self._epochs.pop(run)
         clears, told = None, Event()
         if role == "active":  # all in the lane before the next start

@@ -108,8 +108,10 @@ class Publisher:
 
     def _publish(self) -> None:
         health = Health("publish")
-        while not self._closing.is_set():
-            self._changed.clear()
+        while True:
+            self._changed.clear()  # before looking: what is set meanwhile ends the wait
+            if self._closing.is_set():
+                return
             try:
                 deadline = Instant(self._clock.now() + self._timeout_ms)
                 self._backend.publish(self._describe(), ttl_ms=self._ttl_ms, deadline=deadline)

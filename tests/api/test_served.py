@@ -460,6 +460,20 @@ def test_only_so_many_commands_at_once(stage: Stage, tmp_path: Path) -> None:
     assert (answer.status, answer.headers["Retry-After"]) == (429, "5")
 
 
+def test_bug_a_command_for_which_there_was_no_thread_kept_its_place(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(_job: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    stage.acquire("node-a")
+    with served(tmp_path, limits=USUAL._replace(commands_max=1)) as api:
+        with monkeypatch.context() as patched:
+            patched.setattr("sidecar.api.routes.in_thread", none_left)
+            assert api.post("/pause").status == 500
+        assert api.post("/pause").status == 200
+
+
 # TLS.
 
 

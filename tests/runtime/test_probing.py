@@ -119,6 +119,15 @@ def test_a_late_answer_does_not_make_a_run_ready_that_is_over(prober: Prober, in
     assert inbox.rest() == [s.ServerReady(2)]
 
 
+def test_bug_a_run_that_was_ended_as_it_became_ready_was_probed_on() -> None:
+    made: Prober = Prober(BootClock(), lambda _seen: made.forget(1))
+
+    made.look_at(1, "active", replace(QUICK, alive=Answers(NO)), None)
+
+    assert made._subject is None
+    made.close()
+
+
 def test_forgetting_another_run_changes_nothing(prober: Prober, inbox: Inbox) -> None:
     alive = Answers(OK)
     prober.look_at(2, "active", replace(QUICK, alive=alive), None)

@@ -288,3 +288,60 @@ def test_what_happens_between_attaching_and_beginning_is_told(stage: Stage) -> N
 
     killed = s.ServerGone(0, -signal.SIGKILL, "server was ended by SIGKILL")
     assert stage.inbox.until(s.ServerGone)[-1] == killed
+
+
+def test_what_comes_while_the_early_events_are_told_waits_behind_them(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, late = (g.GuardLost(reason) for reason in ("first", "second", "late"))
+    told: list[g.GuardEvent] = []
+    other = threading.Thread(target=lambda: stage.lane._on_event(late))
+
+    def take_in(event: g.GuardEvent) -> None:
+        told.append(event)
+        if event is first:
+            other.start()
+            other.join(0.2)  # it cannot end before we do
+
+    monkeypatch.setattr(stage.lane, "_take_in", take_in)
+    stage.lane._early = [first, second]
+    stage.lane.begin(adopt=False)
+    other.join(WITHIN_S)
+
+    assert told == [first, second, late]
+
+
+def test_bug_a_guard_that_was_lost_while_it_was_greeted_was_never_replaced(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost: list[str] = []
+    monkeypatch.setattr("sidecar.runtime.serving.emit", lambda event: lost.append(str(event)))
+    respawn = stage.lane._guard.respawn
+
+    def respawn_and_lose() -> None:
+        monkeypatch.setattr(stage.lane._guard, "respawn", respawn)
+        respawn()
+        before = len(lost)
+        os.kill(stage.hello()["guard_pid"], signal.SIGKILL)
+        wait_until(lambda: any("guard lost" in text for text in lost[before:]), "the loss to be told")
+
+    monkeypatch.setattr(stage.lane._guard, "respawn", respawn_and_lose)
+    os.kill(stage.hello()["guard_pid"], signal.SIGKILL)
+    wait_until(lambda: any("guard lost" in text for text in lost), "the loss to be told")
+    stage.start(1)
+    assert stage.inbox.next() == s.ServerGone(1, None, "the guard is lost")
+
+    stage.start(2)
+
+    assert stage.inbox.next() == s.ServerReady(2)
+
+
+def test_bug_who_looked_for_the_server_met_one_that_was_just_gone(stage: Stage) -> None:
+    stage.start()
+    stage.inbox.next()
+    looking = iter(stage.lane._pids.values())  # as the publisher does, on its own thread
+
+    stage.lane.kill(1)
+    stage.inbox.until(s.ServerGone)
+
+    assert next(looking) is not None

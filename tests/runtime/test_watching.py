@@ -134,3 +134,22 @@ def test_a_change_is_shown_at_once() -> None:
         store.await_calls("publish", 1)
         publisher.changed()
         store.await_calls("publish", 2)
+
+
+def test_bug_a_publisher_that_was_closed_as_it_began_anew_waited_for_its_next_turn() -> None:
+    store = Store()
+    store.script("publish", None)
+    publisher = Publisher(store.backend, BootClock(), record, 600_000, 1_000)
+    store.await_calls("publish", 1)
+
+    class ClosedBefore(threading.Event):
+        def clear(self) -> None:
+            publisher._closing.set()
+            self.set()
+            super().clear()
+
+    old, publisher._changed = publisher._changed, ClosedBefore()
+    old.set()
+    publisher._thread.join(WITHIN_S)
+
+    assert not publisher._thread.is_alive()

@@ -7,6 +7,7 @@ up the simulated process it is called from, so one set serves all processes.
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Lock
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
@@ -107,7 +108,7 @@ def _no_process(pid: int) -> None:
     raise psutil.NoSuchProcess(pid)
 
 
-_THREADING = SimpleNamespace(Thread=threads.Thread, Event=threads.Event)
+_THREADING = SimpleNamespace(Thread=threads.Thread, Event=threads.Event, Lock=Lock)
 _PSUTIL = SimpleNamespace(Process=_no_process, Error=psutil.Error, NoSuchProcess=psutil.NoSuchProcess)
 _LOG = _Log()
 
