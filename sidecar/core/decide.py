@@ -119,10 +119,12 @@ def _seen(node: s.Node, view: View, now: Instant, policy: s.Policy) -> s.Step:
     phase, memory = node
     known = memory.view
     asked_anew = known is None or known.request != view.request
+    mark, marked = _marked(memory, view)
     memory = replace(
         memory,
         view=view,
-        mark=max(memory.mark, view.epoch.epoch, view.lock.epoch if view.lock else NO_EPOCH),
+        mark=mark,
+        marked=marked,
         vacant_since=_vacant_since(memory, view, now),
         sign_at=now if _gave_sign(known, view) else memory.sign_at,
         broken=view.lock if view.lock is not None and view.lock.state == "broken" else memory.broken,
@@ -143,6 +145,22 @@ def _seen(node: s.Node, view: View, now: Instant, policy: s.Policy) -> s.Step:
     if lock is None or lock.epoch > phase.lease.epoch:  # an old view, or we have lost: find out now
         memory = replace(memory, call_at=min(memory.call_at, now))
     return s.Step(s.Node(phase, memory))
+
+
+def _marked(memory: s.Memory, view: View) -> tuple[Epoch, str | None]:
+    """Return the highest epoch ever seen, and who got it.
+
+    One that was given to two nodes is of two stores: the later one was wiped or restored, and a late request
+    has made it look as new as the one before. So it counts as one that is behind.
+    """
+    got = (view.epoch.epoch, view.epoch.node)
+    if view.lock is not None and view.lock.epoch > view.epoch.epoch:
+        got = (view.lock.epoch, view.lock.node)
+    if got[0] != memory.mark:
+        return max((memory.mark, memory.marked), got, key=lambda one: one[0])
+    if None not in (memory.marked, got[1]) and memory.marked != got[1]:
+        return Epoch(memory.mark + 1), None
+    return memory.mark, memory.marked or got[1]
 
 
 def _vacant_since(memory: s.Memory, view: View, now: Instant) -> Instant | None:
@@ -186,6 +204,7 @@ def _granted(node: s.Node, grant: s.Granted, now: Instant, policy: s.Policy) -> 
     memory = replace(
         memory,
         mark=max(memory.mark, grant.epoch),
+        marked=policy.node if grant.epoch > memory.mark else memory.marked,
         mark_at=now if grant.epoch > memory.mark else memory.mark_at,
         call_at=max(now, Instant(grant.sent_at + policy.renew_every_ms)),
     )

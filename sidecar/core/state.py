@@ -226,6 +226,7 @@ class Memory:
     broken: LockRecord | None = None  # the last lock that was seen broken
     sought: Vacancy | None = None  # what the last acquisition was ordered for
     mark: Epoch = NO_EPOCH  # epoch high-water mark: nothing older is ever accepted
+    marked: str | None = None  # the node that was seen to get the mark's epoch
     mark_at: Instant = Instant(0)  # when a grant last raised it; views may be older for a moment
     spent: Epoch = NO_EPOCH  # no grant up to this epoch may be believed again
     owed: Owed | None = None

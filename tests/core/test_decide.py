@@ -623,6 +623,19 @@ def test_a_change_tells_where_the_time_went() -> None:
 # Bugs that were found, by name. Most of them by the simulation.
 
 
+def test_bug_a_late_request_made_a_wiped_store_look_as_new_as_the_old_one() -> None:
+    """It got the epoch that another node had had, and gave it back; at the next one a second active began."""
+    seen = step(s.Idle(), s.Seen(view(lock("b", 8), 8, by="b")), s.Memory(call="acquire"))
+    late = decide(seen.node, grant(8), at(1), POLICY)
+
+    shown = decide(late.node, s.Seen(view(None, 8, by="a", released="not needed")), at(2), POLICY)
+
+    assert shown.node.memory.mark == 9
+    assert not any(isinstance(action, s.Acquire) for action in shown.actions)
+    raised = decide(shown.node, s.Seen(view(None, 9, by=None)), at(3), POLICY)
+    assert raised.node.memory.mark == 9
+
+
 def test_bug_a_lock_that_could_be_given_back_only_after_an_outage_forgot_why() -> None:
     """On Consul it still stands when the store is back, and `history` called the failover "not needed"."""
     short = step(serving(), s.Tick(), after_ms=5_000)

@@ -20,6 +20,7 @@ MUTANTS = (
     # bugs that the simulation has found
     Mutant("failback for ever to a node that does not take it", "sidecar/core/advance.py", "        and record.node != memory.declined\n", "", f"{DECIDE}::test_bug_failback_was_tried_again_and_again_to_a_node_that_did_not_take_the_lock"),
     Mutant("an epoch that others had is believed", "sidecar/core/decide.py", "        spent=max(memory.spent, _taken_by_others(view, policy)),\n", "", f"{DECIDE}::test_bug_a_late_request_got_an_epoch_from_a_wiped_store_that_another_node_had_had"),
+    Mutant("an epoch that two nodes had is one store's", "sidecar/core/decide.py", "return Epoch(memory.mark + 1), None", "return memory.mark, memory.marked", f"{DECIDE}::test_bug_a_late_request_made_a_wiped_store_look_as_new_as_the_old_one"),
     # taking the lock
     Mutant("spent epoch believed", "sidecar/core/decide.py", "grant.epoch > memory.spent and ", "", f"{DECIDE}::test_a_grant_that_may_not_be_used_is_given_back_and_spent"),
     Mutant("epoch mark ignored for grants", "sidecar/core/decide.py", " and grant.epoch >= memory.mark", "", f"{DECIDE}::test_a_grant_that_may_not_be_used_is_given_back_and_spent"),
