@@ -24,7 +24,7 @@ MUTANTS = (
     # taking the lock
     Mutant("spent epoch believed", "sidecar/core/decide.py", "grant.epoch > memory.spent and ", "", f"{DECIDE}::test_a_grant_that_may_not_be_used_is_given_back_and_spent"),
     Mutant("epoch mark ignored for grants", "sidecar/core/decide.py", " and grant.epoch >= memory.mark", "", f"{DECIDE}::test_a_grant_that_may_not_be_used_is_given_back_and_spent"),
-    Mutant("mark not raised by views", "sidecar/core/decide.py", "view.epoch.epoch, view.lock.epoch if", "NO_EPOCH, NO_EPOCH if", f"{DECIDE}::test_a_hold_that_never_reached_us_is_asked_for_again_or_given_back"),
+    Mutant("mark not raised by views", "sidecar/core/decide.py", "        mark=mark,\n        marked=marked,\n", "        marked=marked,\n", f"{DECIDE}::test_a_hold_that_never_reached_us_is_asked_for_again_or_given_back"),
     Mutant("mark not saved", "sidecar/core/decide.py", "if node.memory.mark > mark:", "if False:", f"{DECIDE}::test_an_idle_node_starts_under_the_grant_and_saves_its_mark_first", schedules=10),
     Mutant("store behind not noticed", "sidecar/core/candidate.py", "memory.view.epoch.epoch < memory.mark", "False", f"{DECIDE}::test_nobody_campaigns_in_a_store_that_is_behind"),
     Mutant("floor of the acquisition forgotten", "sidecar/core/advance.py", "s.Acquire(memory.mark)", "s.Acquire(s.NO_EPOCH)", f"{DECIDE}::test_nobody_campaigns_in_a_store_that_is_behind"),
