@@ -124,6 +124,19 @@ def test_a_check_that_hangs_or_breaks_is_a_finding(tmp_path: Path) -> None:
     assert "nothing: No such file" in found[3].says
 
 
+def test_bug_a_plug_in_that_broke_while_it_was_loaded_was_the_end_of_all_checks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(_name: str) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("sidecar.doctor.examine.load_backend", breaks)
+
+    assert examine(configured(tmp_path), (Check("a", 5_000, lambda _: iter([ok("a", "well")])),)) == [
+        ok("a", "well")
+    ]
+
+
 # ---- the store and the other nodes
 
 
