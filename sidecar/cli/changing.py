@@ -142,7 +142,7 @@ def _own_mark(configuration: "Config") -> "Epoch":
     if not is_folder(folder):
         return NO_EPOCH
     try:
-        return MarkFile(folder, configuration.cluster).load()
+        return MarkFile(folder, configuration.cluster).load().epoch
     except (ConfigError, OSError) as error:
         say(f"sidecar: warning: {error}")
         return NO_EPOCH

@@ -29,7 +29,12 @@ ROUNDS_MAX = 8  # advance comes to rest after at most four; more is a bug
 
 
 def begin(
-    policy: s.Policy, now: Instant, mark: Epoch, found: s.StartServer | None = None, *, stopping: bool = False
+    policy: s.Policy,
+    now: Instant,
+    mark: s.Mark,
+    found: s.StartServer | None = None,
+    *,
+    stopping: bool = False,
 ) -> s.Node:
     """Return the first state: nothing runs, or the server of run 0 that the guard still had.
 
@@ -37,13 +42,15 @@ def begin(
     active server was found, no hold from before is believed again: an earlier life of this sidecar
     may have sent its release, and the store may carry that out at any time.
     """
-    memory = s.Memory(born_at=now, mark=mark, spent=mark)
+    memory = s.Memory(born_at=now, mark=mark.epoch, marked=mark.node, spent=mark.epoch)
     if found is None:
         return s.Node(s.Idle(), memory)
     if found.role == "standby":
         return s.Node(s.Standing(found.run), memory)
     lease = s.Lease(found.epoch, found.deadline)
-    memory = replace(memory, mark=max(mark, found.epoch), spent=Epoch(found.epoch - 1))
+    if found.epoch > mark.epoch:
+        memory = replace(memory, mark=found.epoch, marked=policy.node)
+    memory = replace(memory, spent=Epoch(found.epoch - 1))
     if stopping:
         return s.Node(s.Stopping(lease, found.run, lease.kill_at(policy), s.Again(now)), memory)
     return s.Node(s.Starting(lease, found.run, Instant(now + policy.start_timeout_ms)), memory)
@@ -62,8 +69,9 @@ def decide(node: s.Node, seen: s.Observation, now: Instant, policy: s.Policy) ->
         node, actions = step.node, actions + step.actions
     else:
         raise AssertionError(f"no rest after {ROUNDS_MAX} rounds: {node}")
-    if node.memory.mark > mark:  # first of all, before anything runs under the new epoch
-        actions = (s.SaveMark(node.memory.mark), *actions)
+    memory = node.memory
+    if memory.mark > mark:  # first of all, before anything runs under the new epoch
+        actions = (s.SaveMark(s.Mark(memory.mark, memory.marked)), *actions)
     return s.Step(node, actions)
 
 

@@ -215,6 +215,13 @@ class Vacancy:
     sign_at: Instant | None  # last sign of life of the holder before
 
 
+class Mark(NamedTuple):
+    """The epoch high-water mark: the highest epoch ever seen, and the node that was seen to get it."""
+
+    epoch: Epoch = NO_EPOCH
+    node: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Memory:
     """What a node knows in every phase."""
@@ -438,7 +445,7 @@ class KillServer:
 class SaveMark:
     """Keep the epoch high-water mark across restarts."""
 
-    epoch: Epoch
+    mark: Mark
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,11 +78,11 @@ class Cage:
         At the end of the socket the name is ``end``.
         """
         try:
-            data, rest, _flags, _address = self.control.recvmsg(4096 + 64, socket.CMSG_SPACE(12))
+            data, rest, _flags, _address = wire.taken(
+                lambda: self.control.recvmsg(4096 + 64, socket.CMSG_SPACE(12))
+            )
         except BlockingIOError:
             return None
-        except ConnectionResetError:
-            return "end"
         if not data:
             return "end"
         message = wire.decode(data)

@@ -168,7 +168,7 @@ def receive(sock: socket.socket) -> tuple[wire.Frame, int | None]:
         GuardError: It sent something that is no message.
     """
     flags = socket.MSG_CMSG_CLOEXEC
-    data, fds, _flags, _address = socket.recv_fds(sock, wire.FRAME_MAX, 1, flags)
+    data, fds, _flags, _address = wire.taken(lambda: socket.recv_fds(sock, wire.FRAME_MAX, 1, flags))
     if not data:
         raise ConnectionResetError("closed by the guard")
     try:

@@ -57,7 +57,7 @@ class Door:
             BadFrame: It is not a message of this protocol.
         """
         try:
-            size = link.sock.recv_into(self._buffer, 0, socket.MSG_TRUNC)
+            size = wire.taken(lambda: link.sock.recv_into(self._buffer, 0, socket.MSG_TRUNC))
         except BlockingIOError:
             return None
         except OSError:

@@ -73,8 +73,12 @@ def main(
         Keeper(control, out, namespaces, cgroup, run_dir).serve()
     except BaseException:  # outermost frame: whatever it is, nothing may run on
         traceback.print_exc()
+        if not namespaces:  # else our death ends all
+            if cgroup:
+                cgroup.kill()
+            tree.signal_descendants(os.getpid(), signal.SIGKILL)
     finally:
-        # Without a namespace a failed keeper leaves its tree to the guard, a subreaper as well.
+        # Whoever escapes that is left to the guard, a subreaper as well.
         os._exit(1)
 
 
@@ -119,7 +123,7 @@ class Keeper:
         signal.signal(signal.SIGCHLD, _noted)
         self._fork_root()
         self._tell({"ready": True})
-        data = self.control.recv(wire.FRAME_MAX)
+        data = wire.taken(lambda: self.control.recv(wire.FRAME_MAX))
         if not data:
             self._leave()  # the guard is gone before it started anything
         with contextlib.suppress(OSError):  # dead before its time: seen when it is reaped
@@ -172,7 +176,7 @@ class Keeper:
     # Orders.
 
     def _ordered(self) -> None:
-        data = self.control.recv(wire.FRAME_MAX)
+        data = wire.taken(lambda: self.control.recv(wire.FRAME_MAX))
         match wire.decode(data).get("do") if data else "end":
             case "stop" if not self.stopping:
                 self.stopping = True

@@ -37,6 +37,13 @@ import os
 import socket
 import struct
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeVar
+
+    T = TypeVar("T")
+
 PROTOCOL = 1
 FRAME_MAX = 128 * 1024
 """Bytes of one message: argv and environment must fit. The kernel takes up to ~208 KB unasked."""
@@ -51,6 +58,18 @@ Frame = dict[str, object]
 
 class BadFrame(ValueError):
     """A message that is not what this protocol allows."""
+
+
+def taken(receive: Callable[[], T]) -> T:
+    """Return what *receive* takes from a socket of ours, the peer's last words included.
+
+    Of a peer that has closed with messages unread Linux tells once ``ECONNRESET``, ahead of all that the
+    peer had sent before (net/unix/af_unix.c, unix_release_sock). That is the end only when nothing is left.
+    """
+    try:
+        return receive()
+    except ConnectionResetError:
+        return receive()
 
 
 def encode(frame: Frame) -> bytes:

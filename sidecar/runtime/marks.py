@@ -7,18 +7,20 @@ from pathlib import Path
 import msgspec
 
 from sidecar.config.files import read_file
-from sidecar.core.units import NO_EPOCH, Epoch
+from sidecar.core.state import Mark
+from sidecar.core.units import Epoch
 from sidecar.documents import EPOCH_MAX, prepared
 from sidecar.errors import ConfigError
 from sidecar.events import LOG, Raised, emit
 
-SIZE_MAX_BYTES = 4096  # ours has 20; a person may have added spaces
+SIZE_MAX_BYTES = 4096  # ours has up to 120; a person may have added spaces
 
 
 class _Mark(msgspec.Struct):
     """Strict: 7.9 is not 7, and true is not 1. A number below 0 would be under every store."""
 
     epoch: int
+    node: str | None = None  # who got the epoch
 
 
 class MarkFile:
@@ -27,22 +29,22 @@ class MarkFile:
     def __init__(self, folder: Path | None, cluster: str) -> None:
         self._path = None if folder is None else folder / f"{cluster}.epoch.json"
 
-    def load(self) -> Epoch:
-        """Return the mark, or 0 where there is none yet.
+    def load(self) -> Mark:
+        """Return the mark, or that of epoch 0 where there is none yet.
 
         Raises:
             ConfigError: There is one, but it cannot be read. It must not be forgotten silently.
         """
         if self._path is None:
-            return NO_EPOCH
+            return Mark()
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            epoch = msgspec.json.decode(read_file(self._path, SIZE_MAX_BYTES), type=prepared(_Mark)).epoch
-            if not 0 <= epoch <= EPOCH_MAX:
-                raise ValueError(f"{epoch} is no epoch")
-            return Epoch(epoch)
+            found = msgspec.json.decode(read_file(self._path, SIZE_MAX_BYTES), type=prepared(_Mark))
+            if not 0 <= found.epoch <= EPOCH_MAX:
+                raise ValueError(f"{found.epoch} is no epoch")
+            return Mark(Epoch(found.epoch), found.node)
         except FileNotFoundError:
-            return NO_EPOCH
+            return Mark()
         except OSError as error:
             raise ConfigError(f"paths.state: {self._path}: {error.strerror}") from error
         except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
@@ -51,14 +53,14 @@ class MarkFile:
                 'write {"epoch": N} with the highest there, or remove the file'
             ) from error
 
-    def save(self, epoch: Epoch) -> None:
+    def save(self, mark: Mark) -> None:
         """Store the mark durably. A failure is an alarm, not a reason to stop serving."""
         if self._path is None:
             return
         new = self._path.with_suffix(".new")
         try:
             with new.open("w") as file:
-                json.dump({"epoch": epoch}, file)
+                json.dump(mark._asdict(), file)
                 file.flush()
                 os.fsync(file.fileno())
             new.replace(self._path)

@@ -173,8 +173,8 @@ class Shell:
                 self._servers.stop(run, kill_at)
             case s.KillServer(run):
                 self._servers.kill(run)
-            case s.SaveMark(epoch):
-                self._files.put(lambda: self._marks.save(epoch))
+            case s.SaveMark(mark):
+                self._files.put(lambda: self._marks.save(mark))
             case s.Answer():
                 epoch = self._epoch()
                 self._desk.put(lambda: self._answer(action, epoch))

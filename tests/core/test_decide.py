@@ -150,13 +150,16 @@ def test_a_view_without_our_lock_makes_us_look_at_once() -> None:
 def test_an_idle_node_starts_under_the_grant_and_saves_its_mark_first() -> None:
     after = step(s.Idle(), grant(8), replace(FREE, call="acquire"))
 
-    assert after.actions == (s.SaveMark(Epoch(8)), s.StartServer(4, "active", Epoch(8), at(9_900)))
+    assert after.actions == (
+        s.SaveMark(s.Mark(Epoch(8), "a")),
+        s.StartServer(4, "active", Epoch(8), at(9_900)),
+    )
 
 
 def test_a_standby_tree_is_gone_before_the_active_starts() -> None:
     granted = step(s.Standing(3, ready=True), grant(8), replace(FREE, call="acquire"))
     assert granted.node.phase == s.Promoting(s.Lease(Epoch(8), at(9_900)), 3, at(3_000))
-    assert granted.actions == (s.SaveMark(Epoch(8)), s.StopServer(3, at(3_000)))
+    assert granted.actions == (s.SaveMark(s.Mark(Epoch(8), "a")), s.StopServer(3, at(3_000)))
 
     early = decide(granted.node, s.ServerGone(2, 0), at(10), POLICY)
     assert isinstance(early.node.phase, s.Promoting)
@@ -197,7 +200,9 @@ def test_a_hold_that_never_reached_us_is_asked_for_again_or_given_back() -> None
     assert s.Acquire(Epoch(8)) in step(s.Idle(), stray, FREE).actions
     cooling = step(s.Idle(), stray, replace(FREE, cool_until=at(5_000)))
     assert s.Release(Epoch(8), "not needed") in cooling.actions
-    assert step(s.Idle(), stray, replace(FREE, spent=Epoch(8))).actions == (s.SaveMark(Epoch(8)),)
+    assert step(s.Idle(), stray, replace(FREE, spent=Epoch(8))).actions == (
+        s.SaveMark(s.Mark(Epoch(8), "a")),
+    )
 
 
 def test_each_rank_holds_back_a_moment() -> None:
@@ -490,20 +495,20 @@ def test_a_kept_server_is_left_to_the_guard() -> None:
 def test_a_found_active_server_is_taken_over_under_its_deadline() -> None:
     found = s.StartServer(0, "active", EPOCH, LEASE.deadline)
 
-    node = begin(POLICY, NOW, NO_EPOCH, found)
+    node = begin(POLICY, NOW, s.Mark(), found)
     assert node.phase == s.Starting(LEASE, 0, at(60_000))
     renew = decide(node, s.Tick(), NOW, POLICY)
     assert renew.actions == (s.Renew(EPOCH),)
     ready = decide(renew.node, s.ServerReady(0), NOW, POLICY)
     assert ready == s.Step(s.Node(s.Serving(LEASE, 0), renew.node.memory))
-    stopping = begin(POLICY, NOW, NO_EPOCH, found, stopping=True)
+    stopping = begin(POLICY, NOW, s.Mark(), found, stopping=True)
     assert stopping.phase == s.Stopping(LEASE, 0, at(8_000), s.Again(NOW))
 
 
 def test_a_found_standby_server_goes_on() -> None:
     found = s.StartServer(0, "standby", NO_EPOCH, at(99_999))
 
-    assert begin(POLICY, NOW, EPOCH, found).phase == s.Standing(0)
+    assert begin(POLICY, NOW, s.Mark(EPOCH), found).phase == s.Standing(0)
 
 
 # Looking ahead
@@ -630,10 +635,20 @@ def test_bug_a_late_request_made_a_wiped_store_look_as_new_as_the_old_one() -> N
 
     shown = decide(late.node, s.Seen(view(None, 8, by="a", released="not needed")), at(2), POLICY)
 
-    assert shown.node.memory.mark == 9
-    assert not any(isinstance(action, s.Acquire) for action in shown.actions)
+    assert shown.actions == (s.SaveMark(s.Mark(Epoch(9))),), "nothing is asked of it"
     raised = decide(shown.node, s.Seen(view(None, 9, by=None)), at(3), POLICY)
     assert raised.node.memory.mark == 9
+
+
+def test_a_sidecar_that_was_restarted_knows_whose_the_last_epoch_was() -> None:
+    node = begin(POLICY, NOW, s.Mark(Epoch(8), "b"))
+    assert decide(node, s.Seen(view(None, 8, by="b")), NOW, POLICY).node.memory.mark == 8
+    assert (
+        decide(node, s.Seen(view(None, 8, by="a", released="not needed")), NOW, POLICY).node.memory.mark == 9
+    )
+
+    serves = begin(POLICY, NOW, s.Mark(EPOCH, "b"), s.StartServer(0, "active", Epoch(8), LEASE.deadline))
+    assert decide(serves, s.Seen(view(lock("b", 8), 8, by="b")), NOW, POLICY).node.memory.mark == 9
 
 
 def test_bug_a_lock_that_could_be_given_back_only_after_an_outage_forgot_why() -> None:
@@ -652,7 +667,7 @@ def test_bug_a_lock_that_could_be_given_back_only_after_an_outage_forgot_why() -
 
 def test_bug_a_late_release_of_an_earlier_life_freed_the_lock_under_the_server() -> None:
     """Restarted without a server, a sidecar believed its old hold, whose release was on its way."""
-    node = begin(POLICY, NOW, EPOCH)
+    node = begin(POLICY, NOW, s.Mark(EPOCH))
     held = decide(node, s.Seen(view(lock())), NOW, POLICY)
     assert held.actions == ()
 

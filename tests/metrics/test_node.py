@@ -21,7 +21,6 @@ from backends.local import connect
 from sidecar.clock import BootClock
 from sidecar.core import state as s
 from sidecar.core.decide import begin
-from sidecar.core.units import Epoch
 from sidecar.metrics import Metrics
 from sidecar.ports import BackendSettings
 from sidecar.probes import Finding
@@ -86,7 +85,7 @@ class Node:
         stack.callback(lambda: self.servers.close(kept=False))
         self.metrics.enforcement = self.servers.enforcement
         self.shell = Shell(
-            begin(POLICY, CLOCK.now(), Epoch(0)),
+            begin(POLICY, CLOCK.now(), s.Mark()),
             POLICY,
             cluster=cluster,
             clock=CLOCK,

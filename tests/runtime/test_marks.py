@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from sidecar.core.state import Mark
 from sidecar.core.units import Epoch
 from sidecar.errors import ConfigError
 from sidecar.runtime.marks import MarkFile
@@ -14,30 +15,38 @@ from tests.harness import disk
 
 
 def test_what_was_kept_is_known_again(tmp_path: Path) -> None:
-    MarkFile(tmp_path, "plant-7").save(Epoch(41))
-    MarkFile(tmp_path, "plant-7").save(Epoch(42))
+    MarkFile(tmp_path, "plant-7").save(Mark(Epoch(41), "a"))
+    MarkFile(tmp_path, "plant-7").save(Mark(Epoch(42), "b"))
 
-    assert MarkFile(tmp_path, "plant-7").load() == 42
-    assert MarkFile(tmp_path, "plant-8").load() == 0, "each cluster has its own"
+    assert MarkFile(tmp_path, "plant-7").load() == (42, "b")
+    assert MarkFile(tmp_path, "plant-8").load() == Mark(), "each cluster has its own"
     assert [path.name for path in tmp_path.iterdir()] == ["plant-7.epoch.json"]
 
 
 def test_the_first_start_makes_the_folder(tmp_path: Path) -> None:
     marks = MarkFile(tmp_path / "a" / "b", "plant-7")
 
-    assert marks.load() == 0
-    marks.save(Epoch(1))
-    assert marks.load() == 1
+    assert marks.load() == Mark()
+    marks.save(Mark(Epoch(1)))
+    assert marks.load() == Mark(Epoch(1))
 
 
 def test_without_a_folder_nothing_is_kept() -> None:
     marks = MarkFile(None, "plant-7")
-    marks.save(Epoch(7))
+    marks.save(Mark(Epoch(7)))
 
-    assert marks.load() == 0
+    assert marks.load() == Mark()
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"epoch": null}', '{"epoch": "x"}'])
+def test_a_mark_of_a_version_that_kept_no_node_is_known(tmp_path: Path) -> None:
+    (tmp_path / "plant-7.epoch.json").write_text('{"epoch": 7}')
+
+    assert MarkFile(tmp_path, "plant-7").load() == Mark(Epoch(7))
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "{}", '{"epoch": null}', '{"epoch": "x"}', '{"epoch": 7, "node": 7}']
+)
 def test_a_mark_that_cannot_be_read_is_not_forgotten(tmp_path: Path, content: str) -> None:
     (tmp_path / "plant-7.epoch.json").write_text(content)
 
@@ -55,7 +64,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 def test_a_mark_that_cannot_be_written_stops_nobody(tmp_path: Path) -> None:
     marks = MarkFile(tmp_path / "gone", "plant-7")
 
-    marks.save(Epoch(1))
+    marks.save(Mark(Epoch(1)))
 
     assert not (tmp_path / "gone").exists()
 
@@ -65,6 +74,6 @@ def test_bug_a_power_cut_could_take_the_newest_mark_back(
 ) -> None:
     """First the content reaches the disk, then it gets its name, then the folder reaches the disk."""
     steps = disk.recorded(monkeypatch)
-    MarkFile(tmp_path, "plant-7").save(Epoch(42))
+    MarkFile(tmp_path, "plant-7").save(Mark(Epoch(42), "b"))
 
     assert steps == ["plant-7.epoch.new", "to plant-7.epoch.json", tmp_path.name]

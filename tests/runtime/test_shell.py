@@ -175,10 +175,10 @@ def test_the_orders_go_where_they_belong(stage: Stage) -> None:
 
 
 def test_the_mark_is_kept_on_disk(stage: Stage) -> None:
-    stage.shell._carry_out(s.SaveMark(Epoch(9)))
+    stage.shell._carry_out(s.SaveMark(s.Mark(Epoch(9), "b")))
     stage.shell.close()  # does what is queued
 
-    assert stage.marks.load() == 9
+    assert stage.marks.load() == (9, "b")
 
 
 # Requests.

@@ -147,6 +147,29 @@ def test_guard_and_sidecar_killed_and_a_new_sidecar_waits_for_the_proof(site: Si
     assert tree.dead(), "a new guard before the old tree was dead"
 
 
+def test_bug_a_tree_outlived_its_stopped_guard_that_had_not_read_a_word_of_the_keeper(site: Site) -> None:
+    """The keeper failed at ECONNRESET, and nobody was left to end what the launcher had left behind."""
+    go = site.folder / "go"
+    sidecar = site.sidecar()
+    waits = f"run=while [ ! -e {go} ]; do sleep 0.01; done"
+    deadline = sidecar.start("daemon", waits, "exit=0", lives_ms=2 * LIVES_MS)
+    launcher = site.one(sidecar.wait("Started")["server_pid"])
+    site.beating("daemon")
+    tree = site.processes(least=TREE)
+
+    sidecar.freeze()
+    site.one(site.guard_pid()).send(signal.SIGSTOP)
+    go.touch()
+    assert launcher.dead(LIVES_MS), "the keeper tells so, and the guard does not hear"
+
+    assert tree.dead(deadline - now_ms() + 50)
+    assert site.last_life() < deadline
+    if site.enforcement == "process":
+        found = record.read(str(site.run_dir))
+        assert found is not None
+        assert found["empty"], "the keeper has not failed, it has proven the end"
+
+
 def test_a_new_sidecar_finds_the_server_of_a_killed_one(site: Site) -> None:
     old = site.sidecar()
     deadline = old.start("deaf", lives_ms=4000, note={"key": ["value", 1]})

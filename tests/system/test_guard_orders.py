@@ -13,7 +13,9 @@ import signal
 import socket
 import stat
 import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,7 @@ from sidecar.clock import BootClock
 from sidecar.core.units import Instant
 from sidecar.errors import GuardError
 from sidecar.guard import connect, keeper, proof, record, tree, wire
+from sidecar.guard.cage import Cage
 from sidecar.guard.output import LIMIT_BYTES, Output
 from sidecar.guard.terms import Terms
 from tests.harness import guards
@@ -304,6 +307,87 @@ def test_notes_and_the_end_are_kept_for_the_next_client(site: Site) -> None:
     fourth.start("polite", run="r2")
     fourth.wait("Started")
     assert fourth.count("Exited") == 0, "acknowledged, and told again"
+
+
+def test_bug_the_last_orders_of_a_client_that_left_answers_unread_were_lost(site: Site) -> None:
+    """A sidecar that leaves its server running gives the note for the next one last of all."""
+    old = site.sidecar()
+    deadline = old.start("polite", lives_ms=60_000)
+    old.wait("Started")
+    guard = site.one(site.guard_pid())
+    sock, _ = _hello(site)
+    with sock:
+        sock.send(json.dumps(CONTROL).encode())
+        old.wait("GuardLost")  # so the state has been sent, and nobody reads it
+        guard.send(signal.SIGSTOP)
+        for seq, note in ((2, "second"), (3, "third")):
+            order = {"order": "extend", "seq": seq, "run": "r1", "deadline_ms": deadline + seq, "note": note}
+            sock.send(json.dumps(order).encode())
+    guard.send(signal.SIGCONT)
+
+    adopted = site.sidecar().wait("attached")["adopted"]
+
+    assert (adopted["note"], adopted["deadline_at"]) == ("third", deadline + 3)
+
+
+def test_bug_the_last_words_of_a_keeper_that_left_orders_unread_were_lost() -> None:
+    """A server that had ended by itself was told as killed."""
+    with _gone({"exit": 7}) as control:
+        cage = object.__new__(Cage)  # without a keeper
+        cage.control = control
+        assert (cage.receive(), cage.status, cage.receive()) == ("exit", 7, "end")
+
+
+def test_bug_the_last_words_of_a_guard_that_left_orders_unread_were_lost() -> None:
+    with _gone({"type": "exited"}) as sock:
+        assert connect.receive(sock)[0] == {"type": "exited"}
+        with pytest.raises(ConnectionResetError, match="closed by the guard"):
+            connect.receive(sock)
+
+
+@contextmanager
+def _gone(said: wire.Frame) -> Iterator[socket.socket]:
+    """Give the socket to a peer that has said something and gone, a message of ours unread."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours:
+        with theirs:
+            theirs.send(wire.encode(said))
+            ours.send(wire.encode({"do": "stop"}))
+        yield ours
+
+
+FAILING = """
+import os, select, signal, sys, time
+from pathlib import Path
+from sidecar.guard import keeper, tree
+from sidecar.guard.cage import Cage
+
+keeper.Keeper._ordered = None  # the next order is a TypeError
+run_dir, python, server, witness = sys.argv[1:]
+cage = Cage(0, run_dir, "token")
+assert cage.wait_ready()
+argv = [python, "-I", "-S", server, witness, "deaf", "daemon"]
+cage.go({"argv": argv, "env": {}, "user": None, "cwd": "/"})
+while not (Path(witness).exists() and {"root", "daemon"} <= set(Path(witness).read_text().split())):
+    time.sleep(0.005)
+pids = [os.pidfd_open(pid) for pid in tree.descendants(cage.pid)]
+assert len(pids) == 2
+cage.control.send(b"{}")
+os.waitpid(cage.pid, 0)
+dead = [select.select([pid], [], [], 5)[0] for pid in pids]
+for pid, ended in zip(pids, dead):
+    ended or signal.pidfd_send_signal(pid, signal.SIGKILL)
+assert all(dead), "left alive"
+"""
+
+
+def test_a_keeper_that_fails_leaves_nothing_to_a_guard_that_may_be_dead(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", FAILING, str(tmp_path), guards.interpreter(), str(guards.SERVER)]
+    found = subprocess.run(
+        [*command, str(tmp_path / "witness")], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert "left alive" not in found.stderr
+    assert (found.returncode, "TypeError" in found.stderr) == (0, True), found.stderr
 
 
 def test_a_new_client_takes_over(site: Site) -> None:

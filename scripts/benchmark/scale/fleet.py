@@ -137,7 +137,7 @@ class _Node:
         kind = kind_of(config)
         self.cluster, self._fleet = cluster, fleet
         self.policy = policy_of(config, kind, f"{name}-{cluster}")
-        self.node = begin(self.policy, CLOCK.now(), NO_EPOCH)
+        self.node = begin(self.policy, CLOCK.now(), s.Mark())
         self.wake_at = Instant(0)
         self.spans = fleet.spans.setdefault(cluster, [])
         self._shown: object = None

@@ -72,7 +72,8 @@ class Checks:
             self.loop.tell(name, (now, seen, "→", node.phase, actions))
         if node.memory.mark < before.memory.mark:
             raise self.violation(f"S3: the mark of {name} went back")
-        if node.memory.mark > before.memory.mark and actions[:1] != (s.SaveMark(node.memory.mark),):
+        mark = s.Mark(node.memory.mark, node.memory.marked)
+        if mark.epoch > before.memory.mark and actions[:1] != (s.SaveMark(mark),):
             raise self.violation(f"S3: {name} did not save its mark first")
         for action in actions:
             if isinstance(action, s.Acquire) and _in_maintenance(node.memory, name):

@@ -162,7 +162,7 @@ class Commands:
         return failover.failover(desk, plan, order.timeout_ms, self._say(command))
 
     def _raise_epoch(self, order: Order, command: Command, desk: Desk) -> Answer:
-        mark = command.host.mark
+        mark = command.host.mark.epoch
         plan = failover.plan_raise(failover.await_free(desk, desk.read(), mark, self._say(command)), mark)
         current().wait(order.thinks_ms)
         return failover.raise_epoch(desk, plan, order.timeout_ms, self._say(command))

@@ -190,7 +190,7 @@ class Faults:
     def replace_store(self, _host: Host, random: Random) -> None:
         """Wipe or restore, once every node has seen the last epoch: before that nobody could know."""
         wipe, later_ms = random.random() < 0.3, self.some_time(random)
-        if all(host.mark >= self.store.content.epoch.epoch for host in self.world.hosts):
+        if all(host.mark.epoch >= self.store.content.epoch.epoch for host in self.world.hosts):
             content = Content() if wipe else self.snapshot
             self.loop.counts["store restored" if content.epoch.epoch else "store wiped"] += 1
             self.store.replace_by(content)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
+from sidecar.core.state import Mark
 from sidecar.core.units import Epoch, Instant
 from sidecar.guard.events import StartOrder
 from sidecar.guard.terms import Terms
@@ -164,7 +165,7 @@ class Host:
 
     def __init__(self, loop: Loop, name: str, clock: Clock, times: Times) -> None:
         self.loop, self.name, self.clock, self.times = loop, name, clock, times
-        self.mark = Epoch(0)  # on disk
+        self.mark = Mark()  # on disk
         self.guard: Guard | None = None
         self.cut_until = 0
         self.stale_until = 0  # its member of the store lags behind

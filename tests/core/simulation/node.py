@@ -120,13 +120,13 @@ class Marks:
     def __init__(self, host: Host) -> None:
         self._host = host
 
-    def load(self) -> Epoch:
+    def load(self) -> s.Mark:
         return self._host.mark
 
-    def save(self, epoch: Epoch) -> None:
+    def save(self, mark: s.Mark) -> None:
         write(self._host)
         if current().process.alive:
-            self._host.mark = epoch
+            self._host.mark = mark
 
 
 class Node(Process):

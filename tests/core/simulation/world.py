@@ -320,12 +320,12 @@ class World:
             if self.commands.pending("raise_epoch"):
                 self.loop.after(500, self.repair_epoch)
                 return
-            host = max(self.hosts, key=lambda host: host.mark)
+            host = max(self.hosts, key=lambda host: host.mark.epoch)
             self.commands.give(Order("raise_epoch", None, 12_000, 0, None, None), host)
             self.loop.after(3_000, self.repair_epoch)
 
     def _highest_mark(self) -> Epoch:
-        return max(host.mark for host in self.hosts)
+        return max(host.mark.epoch for host in self.hosts)
 
     def serving(self) -> list[str]:
         """Return the nodes that say they serve, and do."""
