@@ -647,7 +647,10 @@ def test_a_sidecar_that_was_restarted_knows_whose_the_last_epoch_was() -> None:
         decide(node, s.Seen(view(None, 8, by="a", released="not needed")), NOW, POLICY).node.memory.mark == 9
     )
 
-    serves = begin(POLICY, NOW, s.Mark(EPOCH, "b"), s.StartServer(0, "active", Epoch(8), LEASE.deadline))
+    found = s.StartServer(0, "active", Epoch(8), LEASE.deadline)
+    later = begin(POLICY, NOW, s.Mark(Epoch(9), "b"), found).memory
+    assert (later.mark, later.marked) == (9, "b")
+    serves = begin(POLICY, NOW, s.Mark(EPOCH, "b"), found)
     assert decide(serves, s.Seen(view(lock("b", 8), 8, by="b")), NOW, POLICY).node.memory.mark == 9
 
 
