@@ -184,6 +184,7 @@ class Sidecar:
         """Run the shell, then leave everything in order."""
         config = self._config
         found = self._servers.adopted
+        self._catch_signals()  # before we say that we have started
         events.emit(
             events.Started(
                 cluster=config.cluster,
@@ -201,7 +202,6 @@ class Sidecar:
             )
         for text in exposed.warnings(config):
             events.emit(events.Notice(text=text))
-        self._catch_signals()
         if self._metrics is not None and self._api is not None:
             self._metrics.enforcement = self._servers.enforcement
             self._api.start(self._servers.enforcement)
