@@ -71,6 +71,11 @@ def server_of(index: int, options: Options, java: Path | None) -> str:
     return "jvm" if options.subject == "sidecar" and java is not None and index % 3 == 1 else "standin"
 
 
+def enforcement_of(index: int) -> str:
+    """Return who holds the deadlines of cluster *index*: in every second one not the kernel."""
+    return "process" if index % 2 == 1 else "kernel"
+
+
 def compile_jvm(folder: Path, skipped: dict[str, str]) -> Path | None:
     """Return where the compiled server is; None, and the reason in *skipped*, where there is no JDK."""
     if shutil.which("java") is None or shutil.which("javac") is None:
@@ -119,6 +124,7 @@ def arena(index: int, options: Options, fabric: Fabric, tools: Tools) -> Arena:
             if ours:
                 made.settings |= section
                 made.settings["paths"]["state"] = str(cell.disk / "state")
+                made.settings["guard"] = {"enforcement": enforcement_of(index)}
                 if server == "jvm" and tools.java is not None:
                     _run_jvm(made, tools.java, cluster.witness)
                 if options.broken is not None:
@@ -130,14 +136,15 @@ def arena(index: int, options: Options, fabric: Fabric, tools: Tools) -> Arena:
             places.append(Place(node, cell, memory))
         if ours and index % 3 == 0 and tools.clock is not None:
             _own_clocks(places, tools.clock)
-        return _arena(folder, options, cluster, places, store, server, rng)
+        name = f"cluster-{index}, {enforcement_of(index)}" if ours else f"cluster-{index}"
+        return _arena(name, options, cluster, places, store, server, rng)
     except BaseException:
         store.close()
         raise
 
 
 def _arena(
-    folder: Path,
+    name: str,
     options: Options,
     cluster: Cluster,
     places: list[Place],
@@ -154,7 +161,7 @@ def _arena(
         config = load(nodes[0].config, {})
         start_ms = JVM_START_MS if server == "jvm" else STANDIN_START_MS
         bound, lease_ms = return_terms(config, start_ms), granted_ms(config)
-        operator = Operator([node.config for node in nodes], folder / "commands.log", rng)
+        operator = Operator([node.config for node in nodes], cluster.folder.parent / "commands.log", rng)
     elif options.subject == "consul-lock":
         lease_ms = CONSUL_LOCK_MS
     without = set(options.skipped)
@@ -170,7 +177,7 @@ def _arena(
         store=store,
         deck=Deck(found, rng, once=options.each),
         operator=operator,
-        findings=Findings(f"cluster-{places[0].cell.port.address}", server, bound),
+        findings=Findings(f"{name}, {places[0].cell.port.address}", server, bound),
         random=rng,
         lease_ms=lease_ms,
         monitoring=monitoring,
