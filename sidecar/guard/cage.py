@@ -12,6 +12,7 @@ import socket
 import struct
 
 from sidecar.guard import keeper, kernel, record, tree, wire
+from sidecar.guard.shared import SharedInstant
 
 NAMESPACES = kernel.CLONE_NEWPID | kernel.CLONE_NEWNS
 _READY_WITHIN_S = 5
@@ -35,6 +36,7 @@ class Cage:
         self.root_pid: int | None = None
         self.status: int | None = None
         self.failed: str | None = None
+        self.ends_at = SharedInstant()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         # Before the fork: a message sent earlier than this carries pid 0.
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
@@ -44,7 +46,7 @@ class Cage:
         try:
             self.pid = kernel.clone(namespaces) if namespaces else os.fork()
             if self.pid == 0:
-                keeper.main(theirs, (stdout_w, stderr_w), ids, namespaces, self.cgroup, run_dir)
+                keeper.main(theirs, (stdout_w, stderr_w), ids, namespaces, self.cgroup, run_dir, self.ends_at)
         except OSError:
             ours.close()
             for fd in (stdout, stderr):
@@ -62,6 +64,11 @@ class Cage:
         for fd in self.streams:
             os.set_blocking(fd, False)
         self.control = ours
+
+    @property
+    def traces(self) -> record.Record:
+        """What the tree is found by, should keeper and guard both be killed."""
+        return {"token": self.token, "cgroup": self.cgroup.path if self.cgroup else None}
 
     def wait_ready(self) -> bool:
         """Wait until the keeper is ready or dead; return whether it is ready."""
@@ -113,7 +120,9 @@ class Cage:
             self.control.send(wire.encode({"do": what}))
 
     def kill(self) -> None:
-        """Begin the end of the whole tree."""
+        """Begin the end of the whole tree; nothing happens when the keeper is reaped."""
+        if self.pidfd < 0:
+            return
         if self.in_namespace or not self.told_go:
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
             return
@@ -127,6 +136,8 @@ class Cage:
         _pid, status = os.waitpid(self.pid, 0)
         self.control.close()
         os.close(self.pidfd)
+        self.pidfd = -1
+        self.ends_at.close()
         for fd in self.streams:
             os.close(fd)
         return os.waitstatus_to_exitcode(status)

@@ -105,6 +105,10 @@ def attach(run_dir: Path, deadline: Instant, clock: Clock) -> Connection | None:
         pid, uid = wire.peer(sock)
         if uid != os.geteuid():
             raise GuardError(f"{run_dir / wire.SOCKET_NAME}: belongs to uid {uid}")
+        if pid == 0:
+            raise GuardError(
+                f"{run_dir}: a guard of another container works there; paths.run is for one alone"
+            )
         pidfd = os.pidfd_open(pid)
         return _take_control(sock, pidfd)
     except (ConnectionError, FileNotFoundError, ProcessLookupError):

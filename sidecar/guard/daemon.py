@@ -6,12 +6,15 @@ Rules
   * ``exited`` and ``start_failed`` are said only after the keeper was reaped, in enforcement
     ``process`` also only after no child of ours was left: nothing of the run is alive.
   * Whatever goes wrong in here ends the guard, and with it the server. That is the safe way.
+  * A disk that hangs can keep even SIGKILL from us, in the middle of a write. So the keeper, which touches no
+    disk, knows the deadline too, and no later one than the kernel was told.
 
 SIGTERM means "leave when no server runs": systemd sends it to all processes of a unit at once.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -77,9 +80,9 @@ class Guard:
         self._watch(wake_r, lambda: void(os.read(wake_r, 512)))
         while not (self.leaving and self.run is None):
             self._rearm()
-            for fd, _events in self.epoll.poll():
-                handler = self.handlers.get(fd)
-                if handler:
+            ready = [(fd, self.handlers.get(fd)) for fd, _events in self.epoll.poll()]
+            for fd, handler in ready:
+                if handler and self.handlers.get(fd) is handler:  # else its number is another's by now
                     handler()
             self._on_time()
             self._flush()
@@ -142,7 +145,7 @@ class Guard:
             try:
                 cage = Cage(namespaces, self.run_dir, self._token())
             except OSError as error:
-                print(f"guard: namespaces: {error}", file=sys.stderr)  # noqa: T201
+                complain(f"namespaces: {error}")
                 continue
             if cage.wait_ready():
                 self._adopt(cage)
@@ -198,7 +201,7 @@ class Guard:
             elif word == "started" and run:
                 run.started = True
                 run.server_pid = cage.root_pid
-                frame: wire.Frame = {"type": "started", "keeper_pid": cage.pid}
+                frame: wire.Frame = {"type": "started", "keeper_pid": cage.pid, **cage.traces}
                 self._tell({**frame, "run": run.id, "server_pid": run.server_pid}, cage.pidfd)
 
     def _keeper_died(self) -> None:
@@ -221,9 +224,10 @@ class Guard:
     def _sweep(self) -> None:
         """Kill and reap what a killed keeper left to us; no child left is the proof."""
         cage = self.cage
-        if cage and cage.cgroup:
-            cage.cgroup.kill()
-        tree.signal_descendants(os.getpid(), signal.SIGKILL)
+        with contextlib.suppress(OSError):  # without a free descriptor, say: again in a moment
+            if cage and cage.cgroup:
+                cage.cgroup.kill()
+            tree.signal_descendants(os.getpid(), signal.SIGKILL)
         try:
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
@@ -266,7 +270,7 @@ class Guard:
         """Arm, then read the clock, then go."""
         try:
             self.write_record(run, cage)
-            self.death_timer.arm(run.terms.kernel_ms)
+            self._arm(run, cage)
             if run.terms.too_late(kernel.now_ms()):
                 raise Refused("too late: its deadline has come")
             cage.go(run.for_keeper(cage.token))
@@ -281,8 +285,12 @@ class Guard:
         try:
             self.write_record(run, cage)
         except OSError as error:
-            print(f"guard: {record.NAME}: {error}", file=sys.stderr)  # noqa: T201
+            complain(f"{record.NAME}: {error}")
+        self._arm(run, cage)
+
+    def _arm(self, run: Run, cage: Cage) -> None:
         self.death_timer.arm(run.terms.kernel_ms)
+        cage.ends_at.write(run.terms.kernel_ms)
 
     def write_record(self, run: Run, cage: Cage) -> None:
         """Write what proves the server's end; before the timer is set, to claim too much at worst."""
@@ -292,8 +300,7 @@ class Guard:
             "run": run.id,
             "role": run.role,
             "deadline_ms": run.terms.deadline_ms,
-            "token": cage.token,
-            "cgroup": cage.cgroup.path if cage.cgroup else None,
+            **cage.traces,
         }
         record.write(self.run_dir, found)
 
@@ -314,12 +321,11 @@ class Guard:
         link.send({"type": "hello", "protocol": wire.PROTOCOL, **self._describe()})
 
     def _describe(self) -> wire.Frame:
-        keeper_pid = self.cage.pid if self.cage else None
-        return {
-            "guard_pid": os.getpid(),
-            "enforcement": self.enforcement,
-            "run": self.run.describe(keeper_pid) if self.run else None,
-        }
+        cage, run = self.cage, self.run
+        found = run.describe(cage.pid if cage else None) if run else None
+        if found and cage:
+            found |= cage.traces
+        return {"guard_pid": os.getpid(), "enforcement": self.enforcement, "run": found}
 
     def _called(self, link: Link) -> None:
         try:
@@ -376,6 +382,12 @@ class Guard:
             if self.masks[link.fd] != mask:
                 self.masks[link.fd] = mask
                 self.epoll.modify(link.fd, mask)
+
+
+def complain(text: str) -> None:
+    """Write to guard.log, if that can be written: it is on a disk that may be full."""
+    with contextlib.suppress(OSError):
+        print(f"guard: {text}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def void(_value: object) -> None:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from sidecar.clock import Clock
 from sidecar.core.units import Instant
 from sidecar.errors import GuardError
-from sidecar.guard import connect, proof, told, wire
+from sidecar.guard import connect, proof, record, told, wire
 from sidecar.guard.events import (
     ClientBroken,
     Enforcement,
@@ -51,6 +51,7 @@ class _Run:
     enforcement: Enforcement
     sent: bool
     pidfd: int | None = None
+    traces: record.Record | None = None  # what its tree is found by
     keeper_dead_at: Instant | None = None
     end: Exited | StartFailed | None = None
 
@@ -228,7 +229,8 @@ class Follower:
                 if self._run:
                     self._run.close()
                 keeper_pidfd = connection.keeper_pidfd
-                self._run = _Run(adopted.run, self.enforcement, sent=True, pidfd=keeper_pidfd)
+                traces = told.traces_of_run(connection.state)
+                self._run = _Run(adopted.run, self.enforcement, sent=True, pidfd=keeper_pidfd, traces=traces)
             elif finished and not self._run:
                 self._run = _Run(finished.run, self.enforcement, sent=True)
             forgotten = self._run and self._run.sent and not adopted and not finished
@@ -264,6 +266,7 @@ class Follower:
                     pid = wire.whole(frame, "server_pid", low=1)
                     if fd is None:
                         raise wire.BadFrame("started: without its keeper's pidfd")
+                    run.traces = told.traces(frame)
                     run.pidfd, fd = fd, None
                     self._emit(Started(name, pid))
                 case "exited" | "start_failed":
@@ -327,15 +330,15 @@ class Follower:
         if run.keeper_dead_at is None:
             run.keeper_dead_at = now
         if self._connection is None:
-            if run.enforcement == "kernel" or self._nothing_left():
+            if run.enforcement == "kernel" or self._nothing_left(run):
                 lost = self._lost  # None only before the first guard was taken on
                 died = lost and proof.readable(lost.guard_pidfd, LAST_WORD_MS)
                 self._over(Exited(run.id, None, "guard" if died else None))
         elif run.enforcement == "kernel" and now >= run.keeper_dead_at + LAST_WORD_MS:
             self._over(Exited(run.id, None, None))
 
-    def _nothing_left(self) -> bool:
-        found = proof.read_record(self._spawn.run_dir)
+    def _nothing_left(self, run: _Run) -> bool:
+        found = proof.read_record(self._spawn.run_dir) or run.traces  # somebody may have removed the record
         return found is None or proof.tree_is_empty(self._spawn.run_dir, found)
 
     def _guard_died_starting(self, run: _Run) -> None:

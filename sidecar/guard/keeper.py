@@ -9,6 +9,9 @@ it, or the guard, makes the kernel kill the namespace; its pidfd becomes readabl
 when it has no child left. PDEATHSIG is SIGCONT: a guard killed at its deadline wakes a stopped
 keeper, which finds the guard's end of the socket closed and kills the tree.
 
+Both know the instant at which the kernel kills the guard, and end the tree then by themselves: a guard that
+waits for a disk does not die before the disk answers.
+
 Rules
   * It starts nothing before the guard's "go", and reads that only after PDEATHSIG is set.
   * It never changes credentials (that would clear PDEATHSIG); only the server's process does.
@@ -27,6 +30,7 @@ import select
 import signal
 import socket
 import sys
+import time
 import traceback
 
 from sidecar.guard import kernel, record, tree, wire
@@ -34,6 +38,8 @@ from sidecar.guard import kernel, record, tree, wire
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
+
+    from sidecar.guard.shared import SharedInstant
 
 _OUR_SIGNALS = (
     *(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCONT, signal.SIGCHLD),
@@ -54,6 +60,7 @@ def main(
     namespaces: int,
     cgroup: tree.Cgroup | None,
     run_dir: str,
+    ends_at: SharedInstant,
 ) -> NoReturn:
     """Be the keeper. Called in the forked child; never returns.
 
@@ -64,22 +71,35 @@ def main(
         namespaces: The flags we were cloned with, 0 for enforcement ``process``.
         cgroup: Where the server goes, if there is one.
         run_dir: Where ``keeper.json`` is.
+        ends_at: When the tree has to be dead, once "go" is said.
     """
     try:
         _close_all_but([2, control.fileno(), *out])
         signal.set_wakeup_fd(-1)
         if namespaces & kernel.CLONE_NEWUSER:
             _map_own_ids(*ids)
-        Keeper(control, out, namespaces, cgroup, run_dir).serve()
+        Keeper(control, out, namespaces, cgroup, run_dir, ends_at).serve()
     except BaseException:  # outermost frame: whatever it is, nothing may run on
-        traceback.print_exc()
         if not namespaces:  # else our death ends all
+            _kill_all(cgroup)
+        traceback.print_exc()  # last: the log may be on a disk that is full, or hangs
+    finally:
+        os._exit(1)
+
+
+def _kill_all(cgroup: tree.Cgroup | None) -> None:
+    """Kill and reap until no child is left, whatever fails on the way: the guard may be dead."""
+    while True:
+        with contextlib.suppress(Exception):  # again in a moment
             if cgroup:
                 cgroup.kill()
             tree.signal_descendants(os.getpid(), signal.SIGKILL)
-    finally:
-        # Whoever escapes that is left to the guard, a subreaper as well.
-        os._exit(1)
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        except ChildProcessError:
+            return
+        time.sleep(RESCAN_MS / 1000)
 
 
 def _close_all_but(keep: list[int]) -> None:
@@ -101,6 +121,7 @@ class Keeper:
         namespaces: int,
         cgroup: tree.Cgroup | None,
         run_dir: str,
+        ends_at: SharedInstant,
     ) -> None:
         self.control = control
         self.out = out
@@ -108,6 +129,9 @@ class Keeper:
         self.kernel = namespaces != 0
         self.cgroup = cgroup
         self.run_dir = run_dir
+        self.ends_at = ends_at
+        self.end_timer = kernel.WakeTimer()
+        self.pid = os.getpid()
         self.order: wire.Frame = {}
         self.root = 0
         self.root_status: int | None = None
@@ -126,6 +150,8 @@ class Keeper:
         data = wire.taken(lambda: self.control.recv(wire.FRAME_MAX))
         if not data:
             self._leave()  # the guard is gone before it started anything
+        if kernel.now_ms() >= self.ends_at.read():
+            self._leave()  # we were stopped between its word and now, and it may be dead
         with contextlib.suppress(OSError):  # dead before its time: seen when it is reaped
             self.root_go.send(data)
         self.order = wire.decode(data)
@@ -156,8 +182,9 @@ class Keeper:
 
     def _loop(self, wake_r: int) -> None:
         poll = select.poll()
-        for fd in (self.control.fileno(), wake_r, self.exec_result):
+        for fd in (self.control.fileno(), wake_r, self.exec_result, self.end_timer.fd):
             poll.register(fd, select.POLLIN)
+        self.end_timer.arm(self.ends_at.read())
         while True:
             for fd, _events in poll.poll(RESCAN_MS if self.killing else None):
                 if fd == wake_r:
@@ -165,6 +192,8 @@ class Keeper:
                 elif fd == self.exec_result:
                     poll.unregister(fd)
                     self._executed(os.read(fd, 4096))
+                elif fd == self.end_timer.fd:
+                    self._time_is_over()
                 else:
                     self._ordered()
                     if self.orphaned:
@@ -188,12 +217,25 @@ class Keeper:
                 self.orphaned = True
                 self._kill()
 
+    def _time_is_over(self) -> None:
+        """End the tree, unless the guard has got more time since."""
+        at_ms = self.ends_at.read()
+        if kernel.now_ms() < at_ms:
+            self.end_timer.arm(at_ms)
+            return
+        self.end_timer.arm(None)
+        self._kill()
+
     def _stop(self) -> None:
         command = self.order["stop_command"]
         if command is None:
             self._signal()
             return
-        self.stop_command = os.fork()
+        try:
+            self.stop_command = os.fork()
+        except OSError:  # no room for one more process
+            self._signal()
+            return
         if self.stop_command == 0:
             try:
                 self._detach()
@@ -302,10 +344,18 @@ class Keeper:
         for number in _OUR_SIGNALS:
             signal.signal(number, signal.SIG_DFL)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        if not self.kernel:
-            kernel.set_parent_death_signal(signal.SIGKILL)
+        os.set_inheritable(0, True)  # open() may have given 0 itself, which dup2() leaves as it is
+        self._end_with_keeper()
         if self.cgroup:
             self.cgroup.enter()
+
+    def _end_with_keeper(self) -> None:
+        """In a forked child: die when the keeper does, also where it has died already."""
+        if self.kernel:
+            return  # it is pid 1
+        kernel.set_parent_death_signal(signal.SIGKILL)
+        if os.getppid() != self.pid:
+            os._exit(127)
 
     def _become(self, argv: list[str], result: int) -> NoReturn:
         """In a forked child: turn into *argv*, or write why not to *result* and exit."""
@@ -317,8 +367,7 @@ class Keeper:
             step = f"cwd {cwd!r}"
             os.chdir(cwd)
             step = f"command {argv[0]!r}"
-            if not self.kernel:
-                kernel.set_parent_death_signal(signal.SIGKILL)  # changing the user cleared it
+            self._end_with_keeper()  # changing the user cleared it
             os.dup2(self.out[0], 1)
             os.dup2(self.out[1], 2)
             os.execvpe(argv[0], argv, wire.environment(self.order, "env"))  # noqa: S606
@@ -365,7 +414,8 @@ def _fresh_proc() -> None:
         flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
         kernel.mount("proc", "/proc", "proc", flags)
     except OSError as error:
-        print(f"keeper: no fresh /proc: {error}", file=sys.stderr)  # noqa: T201
+        with contextlib.suppress(OSError):
+            print(f"keeper: no fresh /proc: {error}", file=sys.stderr)  # noqa: T201
 
 
 def _map_own_ids(uid: int, gid: int) -> None:

@@ -71,8 +71,9 @@ def _at(at_ms: int | None) -> _Itimerspec:
 class DeathTimer:
     """A kernel timer on CLOCK_BOOTTIME that sends SIGKILL to this very process.
 
-    It needs no wake-up of ours, so it works on a process that is stopped, starved or hung. It does
-    nothing to pid 1 of a PID namespace, and it is not inherited over fork.
+    It needs no wake-up of ours, so it works on a process that is stopped, starved or in an endless loop.
+    Not on one that waits for a disk ("D"): that dies when the disk answers. It does nothing to pid 1 of a
+    PID namespace, and it is not inherited over fork.
     """
 
     def __init__(self) -> None:

@@ -9,6 +9,7 @@ environment is missed. Under ``kernel`` there is no such gap. What another conta
 looked at: an active is waited out to its deadline, a standby for a moment after its guard is gone.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -69,8 +70,11 @@ def open_keeper(found: record.Record) -> int | None:
     assert isinstance(pid, int)
     try:
         pidfd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return None
+    except OSError as error:
+        # ESRCH: nobody has the number. The others: a thread of some process has it (ENOENT on Linux 6.18).
+        if error.errno in (errno.ESRCH, errno.EINVAL, errno.ENOENT):
+            return None
+        raise
     try:
         same = kernel.start_time(pid) == found.get("keeper_start")
     except OSError:

@@ -6,7 +6,7 @@ Every function raises `wire.BadFrame` for what this version's guard never says.
 from typing import cast
 
 from sidecar.core.units import Epoch, Instant
-from sidecar.guard import wire
+from sidecar.guard import record, wire
 from sidecar.guard.events import AdoptedRun, Enforcement, Exited, Output, StartFailed
 
 
@@ -14,6 +14,7 @@ def check(state: wire.Frame) -> None:
     """Check what the guard answers to ``control``."""
     enforcement(state)
     adopted_run(state)
+    traces_of_run(state)
     finished(state)
 
 
@@ -41,6 +42,21 @@ def adopted_run(state: wire.Frame) -> AdoptedRun | None:
         note=frame.get("note"),
         stopping=wire.text(frame, "state") == "stopping",
     )
+
+
+def traces(frame: wire.Frame) -> record.Record | None:
+    """Return what the tree of *frame*'s server is found by; None where its guard does not say."""
+    if frame.get("token") is None:
+        return None
+    cgroup = None if frame.get("cgroup") is None else wire.text(frame, "cgroup")
+    keeper_pid = wire.whole(frame, "keeper_pid", low=1)
+    return {"keeper_pid": keeper_pid, "token": wire.text(frame, "token"), "cgroup": cgroup}
+
+
+def traces_of_run(state: wire.Frame) -> record.Record | None:
+    """Return the same of the server that runs there."""
+    frame = _object(state, "run")
+    return None if frame is None or frame.get("keeper_pid") is None else traces(frame)
 
 
 def finished(state: wire.Frame) -> Exited | StartFailed | None:

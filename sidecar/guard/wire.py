@@ -13,6 +13,8 @@ reads the hello and leaves disturbs nobody. Then, any number of
     guard   {"type": "answer", "seq": N, "order": NAME, "run": ID, "ok": bool, "reason": str or null}
     guard   {"type": "started" | "start_failed" | "exited" | "output", "run": ID, ...}
 
+With ``started``, and in ``run``, come the ``token`` and ``cgroup`` by which what is left of a tree is found.
+
     order     takes
     start     argv, cwd, env, user, role, epoch, deadline_ms, kill_margin_ms, note, stop_signal,
               stop_command

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -52,7 +53,8 @@ class Errand:
         """Start nothing yet. *say* gets each line of its output, on the thread of `run`."""
         self._argv = tuple(argv)
         self._timeout_ms = timeout_ms
-        self._environment = environment
+        self._token = f"hook-{uuid.uuid4().hex}"
+        self._environment = {**environment, tree.TOKEN_VARIABLE: self._token}
         self._folder = folder
         self._say = say
         self._clock = clock or BootClock()
@@ -80,6 +82,8 @@ class Errand:
         if why == _LOST:
             tree.signal_descendants(keeper.pid, signal.SIGKILL)  # while they can be found below it
             keeper.kill()
+            for pid in tree.marked(self._token):  # where it was killed, they are below it no more
+                tree.send(pid, signal.SIGKILL)
         with contextlib.suppress(subprocess.TimeoutExpired):
             keeper.wait(GRACE_MS / 1000 if why == _LOST else 0.1)  # else Popen reaps it later
         return Outcome(status, self._words(status, why), self._clock.now() - began)

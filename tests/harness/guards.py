@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from sidecar.clock import BootClock
-from sidecar.guard import proof, tree, wire
+from sidecar.guard import proof, record, tree, wire
 from tests.harness.process import unavailable, wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -230,6 +230,11 @@ class Site:
     def guard_pid(self) -> int:
         with self.connect() as sock:
             return wire.peer(sock)[0]
+
+    def deadline(self) -> int | None:
+        """Return until when the server may live, by the record; None: there is none."""
+        found = record.read(str(self.run_dir))
+        return None if found is None else int(str(found["deadline_ms"]))
 
     def processes(self, *, with_guard: bool = False, least: int = 1) -> Tree:
         """Open pidfds of all below the guard, once they are at least so many."""

@@ -19,6 +19,7 @@ import pytest
 from sidecar.clock import ManualClock
 from sidecar.core import state as s
 from sidecar.core.units import NO_EPOCH, Epoch
+from sidecar.guard.tree import TOKEN_VARIABLE
 from sidecar.hooks.errand import GRACE_MS, Errand, Outcome
 from sidecar.hooks.keeper import LINE_BYTES, LINES_MAX
 from sidecar.runtime import hooks as module
@@ -168,6 +169,23 @@ def test_bug_the_hook_of_a_keeper_that_does_not_answer_ran_on(tmp_path: Path) ->
     wait_until(lambda: gone(hook), "the hook is killed")
 
 
+def test_bug_the_hook_of_a_killed_keeper_ran_on(tmp_path: Path) -> None:
+    """It could put an address up after its end had been told."""
+    file = tmp_path / "pids"
+
+    def kill(keeper: str) -> None:
+        process = psutil.Process(int(keeper))
+        process.kill()
+        wait_until(lambda: process.status() == psutil.STATUS_ZOMBIE, "nothing is below it any more")
+
+    script = f"sleep 60 & echo $! >{file}; echo $$ >>{file}; echo $PPID; wait"
+    outcome = Errand(("sh", "-c", script), PLENTY_MS, os.environ, "/", kill).run()
+
+    assert outcome[:2] == (None, "its keeper does not answer")
+    for pid in pids_in(file, 2):
+        wait_until(lambda pid=pid: gone(pid), f"{pid} is killed")  # type: ignore[misc]
+
+
 def test_it_ends_with_the_sidecar_even_when_that_is_killed(tmp_path: Path) -> None:
     file = tmp_path / "pids"
     code = "import os, sys; from sidecar.hooks.errand import Errand; "
@@ -297,7 +315,10 @@ def test_a_hook_sees_its_role_and_nothing_of_our_own(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("SIDECAR_ETCD__PASSWORD", "hush")
     monkeypatch.setenv("OTHERS", "stay")
     lines = Inbox()
-    hooks = hooks_of(lines.put, after_stop=["sh", "-c", "env | grep -E '^(SIDECAR|OTHERS)' | sort"])
+    hooks = hooks_of(
+        lines.put,
+        after_stop=["sh", "-c", f"env | grep -E '^(SIDECAR|OTHERS)' | grep -v {TOKEN_VARIABLE} | sort"],
+    )
     job = hooks.errand("after_stop", Epoch(7))
     assert job is not None
 

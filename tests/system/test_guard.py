@@ -9,6 +9,7 @@ stops them again; hosts that refuse namespaces (that is tried in a container by 
 """
 
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from sidecar.guard import record
 from tests.harness import guards
 from tests.harness.guards import Site, now_ms
 from tests.harness.process import unavailable, wait_until
+from tests.harness.tools import ROOT
 
 MODES = {
     "kernel-root": ("kernel", False),
@@ -170,6 +172,63 @@ def test_bug_a_tree_outlived_its_stopped_guard_that_had_not_read_a_word_of_the_k
         assert found["empty"], "the keeper has not failed, it has proven the end"
 
 
+def test_bug_a_server_outlived_a_guard_that_sigkill_did_not_reach(site: Site) -> None:
+    """One that waits for a disk. Stopped here, and without the kernel's timer: the same for its server."""
+    site.tree = _without_kernel_timer(site)
+    sidecar = site.sidecar()
+    deadline = sidecar.start(*SERVER, lives_ms=2 * LIVES_MS)
+    sidecar.wait("Started")
+    site.beating("root", "daemon")
+    tree = site.processes(least=TREE)
+    sidecar.order("extend", run="r1", deadline_at=deadline + 300)
+    wait_until(lambda: site.deadline() == deadline + 300, "the guard has extended")
+
+    guard = site.one(site.guard_pid())
+    guard.send(signal.SIGSTOP)
+
+    assert tree.dead(deadline + 300 - now_ms() + 50)
+    assert guard.alive()
+    assert deadline - 100 < site.last_life() < deadline + 300, "by the deadline that was extended"
+    if site.enforcement == "process":  # else the end of the namespace is proof
+        guard.send(signal.SIGKILL)
+    sidecar.wait("Exited")
+
+
+def test_bug_a_keeper_that_was_stopped_started_a_server_after_its_guard_had_died(site: Site) -> None:
+    sidecar = site.sidecar()
+    guard = site.one(site.guard_pid())
+    tree = site.processes(least=2)
+    keeper = site.one(next(iter(tree.pidfds)))  # below it is what is to be the server
+    keeper.send(signal.SIGSTOP)
+    deadline = sidecar.start(argv=["/bin/touch", str(site.witness)], lives_ms=LIVES_MS)
+    sidecar.order("extend", run="r1", deadline_at=deadline + 1)
+    wait_until(lambda: site.deadline() == deadline + 1, "the guard has said go, and more")
+
+    guard.send(signal.SIGSTOP)
+
+    assert guard.dead(LIVES_MS + 1000)
+    keeper.send(signal.SIGCONT)
+    assert tree.dead(5000)
+    assert not site.witness.exists(), "it has never run"
+
+
+def test_bug_without_its_record_a_tree_was_taken_for_dead(site: Site) -> None:
+    sidecar = site.sidecar()
+    sidecar.start(*SERVER, lives_ms=60_000)
+    sidecar.wait("Started")
+    site.beating("root", "daemon")
+    tree = site.processes(least=TREE)
+    keeper, guard = site.one(_keeper(site)), site.one(site.guard_pid())
+    (site.run_dir / record.NAME).unlink()
+
+    guard.send(signal.SIGSTOP)
+    keeper.send(signal.SIGKILL)
+    guard.send(signal.SIGKILL)
+    sidecar.wait("Exited", killed_by="guard")
+
+    assert tree.dead(), "said dead before it was"
+
+
 def test_a_new_sidecar_finds_the_server_of_a_killed_one(site: Site) -> None:
     old = site.sidecar()
     deadline = old.start("deaf", lives_ms=4000, note={"key": ["value", 1]})
@@ -307,6 +366,17 @@ def test_the_deadline_is_on_boottime_and_on_no_other_clock(site: Site) -> None:
             site.one(site.guard_pid()).send(signal.SIGSTOP)
         assert tree.dead(deadline - now_ms() + 50)
         assert sidecar.wait("Exited", run=str(frozen))["at"] > deadline + ahead_ms - 400
+
+
+def _without_kernel_timer(site: Site) -> Path:
+    """Return a copy of the program whose guard the kernel does not kill."""
+    made = site.folder / "other"
+    shutil.copytree(ROOT / "sidecar", made / "sidecar", ignore=shutil.ignore_patterns("__pycache__"))
+    path = made / "sidecar" / "guard" / "kernel.py"
+    text, line = path.read_text(), '        _check(result, "timer_settime")\n'
+    start = text.index("        result = self._settime(")
+    path.write_text(text[:start] + "        del spec\n" + text[text.index(line, start) + len(line) :])
+    return made
 
 
 def _keeper(site: Site) -> int:
