@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 QUEUE_MAX = 256
 """Orders waiting for a stopped guard, renewals not counted (a newer one replaces an older)."""
-LAST_WORD_MS = 100
+LAST_WORD_MS = 1_000
 """How long a dead keeper's exit status may take to come from a living guard. It takes under 1 ms;
 a stopped guard costs a restart this much."""
 RESCAN_MS = 20

@@ -22,7 +22,7 @@ from tests.cli.stage import Stage, request
 from tests.core import made
 
 MINUTE_MS = 60_000
-TTL_MS = 600
+TTL_MS = 3_000
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_done_is_who_has_taken_over(dead: Stage, to: str | None) -> None:
 def test_the_risks_name_who_is_active_and_when_it_was_seen(dead: Stage) -> None:
     text = " ".join(plan(dead).risks)
 
-    assert "node-a is active at epoch 1, last seen 0." in text
+    assert "node-a is active at epoch 1, last seen " in text
     assert "30.0 s" in text
 
 
@@ -219,7 +219,9 @@ def test_no_active_no_failover(stage: Stage) -> None:
 
 
 def test_a_lock_that_is_broken_already_is_waited_out(dead: Stage) -> None:
-    dead.backend.break_lock(Epoch(1), to=None, by="bob@there", request=None, ttl_ms=1000, deadline=dead.soon)
+    dead.backend.break_lock(
+        Epoch(1), to=None, by="bob@there", request=None, ttl_ms=60_000, deadline=dead.soon
+    )
 
     with pytest.raises(Refused, match=r"the lock of node-a was broken by bob@there; it is free again"):
         plan(dead)
@@ -572,4 +574,4 @@ def test_bug_the_lock_of_somebody_who_is_gone_kept_the_epoch_of_a_restored_store
 
     assert free.vacant
     assert operation.plan_raise(free, NO_EPOCH).floor == 17
-    assert any("watching for 3.6 s whether it is still renewed" in line for line in stage.told)
+    assert any("watching for 6.0 s whether it is still renewed" in line for line in stage.told)

@@ -90,7 +90,7 @@ def test_a_refusal_of_the_active_is_passed_on(two: Stage) -> None:
 
 
 def test_an_active_that_does_not_answer_leaves_an_abandoned_request(stage: Stage) -> None:
-    stage.ttl_ms = 1_000
+    stage.ttl_ms = 4_000
     stage.appear("node-b")
     stage.acquire("node-a")
 
@@ -144,7 +144,7 @@ def test_the_time_limit_holds_for_the_answer_too(two: Stage, accepts: bool) -> N
 
 
 def test_an_acceptance_at_the_last_moment_still_counts(stage: Stage) -> None:
-    stage.ttl_ms = 1_000
+    stage.ttl_ms = 4_000
     stage.appear("node-b")
     stage.acquire("node-a")
     made = stage.desk(answer_within_ms=100)
@@ -187,7 +187,7 @@ def test_an_active_that_dies_after_the_confirmation_leaves_the_outcome_unknown(t
         two.acting(lambda: two.accept("node-b")),
         pytest.raises(TimedOut, match=r"outcome unknown after .*sidecar status"),
     ):
-        switchover(two, timeout_ms=1_500)
+        switchover(two, timeout_ms=5_000)
 
 
 def test_done_is_not_said_before_the_new_active_was_seen_to_run(two: Stage) -> None:
@@ -198,7 +198,7 @@ def test_done_is_not_said_before_the_new_active_was_seen_to_run(two: Stage) -> N
         two.answer("done")
 
     with two.acting(play), pytest.raises(TimedOut, match="node-b holds the lock at epoch 2"):
-        switchover(two, timeout_ms=1_500)
+        switchover(two, timeout_ms=5_000)
 
 
 def test_a_hand_over_that_nobody_concludes_is_done_when_it_was_seen(two: Stage) -> None:
@@ -208,7 +208,7 @@ def test_a_hand_over_that_nobody_concludes_is_done_when_it_was_seen(two: Stage) 
         two.acquire("node-b")
 
     with two.acting(play):
-        assert switchover(two, timeout_ms=1_500).node == "node-b"
+        assert switchover(two, timeout_ms=5_000).node == "node-b"
 
 
 def test_another_node_than_the_wanted_one_is_a_failure(two: Stage) -> None:
@@ -356,7 +356,7 @@ def test_a_store_that_is_lost_before_the_confirmation_means_that_nothing_happens
         two.answer("accepted", to="node-b")
 
     with two.acting(play), pytest.raises(NotSent, match=r"connection refused; .*nothing will happen"):
-        handover.switchover(replace(desk, backend=gone), None, 2_000, two.tell)  # type: ignore[arg-type]
+        handover.switchover(replace(desk, backend=gone), None, 6_000, two.tell)  # type: ignore[arg-type]
 
 
 def test_a_store_that_is_lost_after_the_confirmation_is_waited_for_then_the_outcome_is_unknown(
@@ -369,7 +369,7 @@ def test_a_store_that_is_lost_after_the_confirmation_is_waited_for_then_the_outc
         two.acting(lambda: two.accept("node-b")),
         pytest.raises(TimedOut, match=r"outcome unknown .*connection refused"),
     ):
-        handover.switchover(replace(desk, backend=gone), None, 2_000, two.tell)  # type: ignore[arg-type]
+        handover.switchover(replace(desk, backend=gone), None, 6_000, two.tell)  # type: ignore[arg-type]
 
     assert any("still trying" in line for line in two.told)
 
@@ -385,7 +385,7 @@ def _pause(stage: Stage) -> None:
 def _break(stage: Stage) -> None:
     assert stage.hold is not None
     epoch = stage.hold.epoch
-    stage.backend.break_lock(epoch, to=None, by="bob@there", request=None, ttl_ms=1000, deadline=stage.soon)
+    stage.backend.break_lock(epoch, to=None, by="bob@there", request=None, ttl_ms=60_000, deadline=stage.soon)
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def test_the_cluster_is_paused_when_every_node_shows_it(two: Stage) -> None:
 
 def test_a_node_that_has_not_heard_is_named(two: Stage) -> None:
     with two.acting(lambda: hear(two, "node-a")):
-        assert pause_cluster(two.desk(), None, within_ms=300).silent == ("node-b",)
+        assert pause_cluster(two.desk(), None, within_ms=3_000).silent == ("node-b",)
 
 
 def test_one_node_is_paused(two: Stage) -> None:

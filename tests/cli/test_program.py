@@ -163,16 +163,16 @@ def test_what_is_refused_is_4(
 
 
 @pytest.mark.parametrize(
-    ("play", "status", "says"),
+    ("play", "timeout", "status", "says"),
     [
-        (lambda s: s.obey("node-b"), 0, "node-b is active at epoch 2"),
-        (lambda s: (s.accept(), s.answer("rolled_back", "no disk")), 1, "rolled back"),
-        (lambda s: (s.await_request("asked"), s.answer("refused", "no")), 4, "refuses: no"),
-        (lambda s: s.accept(), 5, "outcome unknown"),
+        (lambda s: s.obey("node-b"), "60s", 0, "node-b is active at epoch 2"),
+        (lambda s: (s.accept(), s.answer("rolled_back", "no disk")), "60s", 1, "rolled back"),
+        (lambda s: (s.await_request("asked"), s.answer("refused", "no")), "60s", 4, "refuses: no"),
+        (lambda s: s.accept(), "5s", 5, "outcome unknown"),
     ],
 )
 def test_the_outcome_of_a_switchover_is_its_exit_status(
-    stage: Stage, config_file: Path, play: object, status: int, says: str
+    stage: Stage, config_file: Path, play: object, timeout: str, status: int, says: str
 ) -> None:
     stage.appear("node-b")
     stage.acquire("node-a")
@@ -182,7 +182,7 @@ def test_the_outcome_of_a_switchover_is_its_exit_status(
         play(stage)
 
     with stage.acting(act):
-        args = ["switchover", "--yes", "--timeout", "2s", "-c", str(config_file)]
+        args = ["switchover", "--yes", "--timeout", timeout, "-c", str(config_file)]
         result = CliRunner().invoke(main, args)
 
     assert result.exit_code == status, result.output
@@ -418,7 +418,7 @@ def test_exec_ends_with_the_status_of_its_command(tmp_path: Path) -> None:
         "--cluster",
         "c",
         "--ttl",
-        "3s",
+        "30s",
         "--once",
         "--",
         "sh",

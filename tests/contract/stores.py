@@ -84,8 +84,6 @@ class Store(ABC):
 class LocalStore(Store):
     """The SQLite file; another process that keeps it locked stands for a frozen server."""
 
-    ttl_ms = 300
-    late_ms = presence_late_ms = 500
     has_server = False
 
     def __init__(self, path: Path) -> None:

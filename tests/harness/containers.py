@@ -31,7 +31,7 @@ def engine_available() -> bool:
     """Tell whether a Docker engine answers and some docker-compose is there."""
     if not shutil.which("docker"):
         return False
-    answers = subprocess.run(["docker", "info"], capture_output=True, timeout=10).returncode == 0
+    answers = subprocess.run(["docker", "info"], capture_output=True, timeout=60).returncode == 0
     return answers and compose_command() is not None
 
 
@@ -103,7 +103,7 @@ class Compose:
 
     def etcdctl(self, service: str, *words: str) -> Any:
         """Return the JSON answer of one etcdctl command, asked inside *service*."""
-        command = ["env", "ETCDCTL_API=3", "etcdctl", "--command-timeout=2s", "-w", "json", *words]
+        command = ["env", "ETCDCTL_API=3", "etcdctl", "--command-timeout=10s", "-w", "json", *words]
         return json.loads(self.exec(service, *command))
 
     def logs(self, service: str, lines: int = 60) -> str:

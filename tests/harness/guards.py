@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 SERVER = Path(__file__).with_name("guard_server.py")
 DRIVER = Path(__file__).with_name("guard_driver.py")
 NOBODY = 65534
-WITHIN_S = 10.0
+WITHIN_S = 30.0
 
 
 def now_ms() -> int:
@@ -121,7 +121,7 @@ class Sidecar:
         self.process.stdin.flush()
 
     def start(
-        self, *verbs: str, run: str = "r1", lives_ms: int = 5000, argv: object = None, **more: object
+        self, *verbs: str, run: str = "r1", lives_ms: int = 60_000, argv: object = None, **more: object
     ) -> int:
         """Order a server; return its deadline."""
         deadline = now_ms() + lives_ms
@@ -264,7 +264,7 @@ class Site:
             sidecar.leave()
         for each in self.trees:
             each.send(signal.SIGCONT)
-            left = [] if each.dead(2000) else each.alive()
+            left = [] if each.dead(10_000) else each.alive()
             each.send(signal.SIGKILL)
             each.close()
             assert not left, f"left alive: {left}"

@@ -17,17 +17,17 @@ def one_active_at_a_time(path: Path) -> list[Interval]:
     return witness.active_intervals(records)
 
 
-def await_open(path: Path, *, node: str | None = None, after: int = 0, within_s: float = 10) -> Record:
+def await_open(path: Path, *, node: str | None = None, after: int = 0, within_s: float = 30) -> Record:
     """Return the first ``open`` (of *node*) at line *after* or later; fail when there is none in time."""
     return _await(path, "open", node, after, within_s)
 
 
-def await_tick(path: Path, *, node: str | None = None, after: int = 0, within_s: float = 10) -> Record:
+def await_tick(path: Path, *, node: str | None = None, after: int = 0, within_s: float = 30) -> Record:
     """Return the first ``tick`` (of *node*) at line *after* or later."""
     return _await(path, "tick", node, after, within_s)
 
 
-def await_close(path: Path, *, node: str | None = None, after: int = 0, within_s: float = 10) -> Record:
+def await_close(path: Path, *, node: str | None = None, after: int = 0, within_s: float = 30) -> Record:
     """Return the first ``close`` (of *node*) at line *after* or later."""
     return _await(path, "close", node, after, within_s)
 

@@ -269,7 +269,7 @@ def test_events_reach_the_metrics_whatever_the_level_of_the_log(metrics: Metrics
 
 def test_who_tells_does_not_wait_for_who_counts(metrics: Metrics) -> None:
     go_on, done = threading.Event(), threading.Event()
-    metrics._lane.put(lambda: void(go_on.wait(WITHIN_S)))
+    metrics._lane.put(lambda: void(go_on.wait(3 * WITHIN_S)))
 
     def tell() -> None:
         for _ in range(1_000):

@@ -13,7 +13,7 @@ from sidecar.core.units import Epoch, Instant
 from sidecar.ports import Backend, Grant, Hold
 from sidecar.runtime.hooks import Hooks, Place
 
-WITHIN_S = 10.0
+WITHIN_S = 30.0
 NOW = Instant(1_000_000)
 
 

@@ -101,7 +101,7 @@ def test_a_long_line_is_cut_into_several() -> None:
 
 def test_a_sidecar_that_does_not_read_does_not_move_the_time_limit(tmp_path: Path) -> None:
     file, go_on, ended = tmp_path / "pids", threading.Event(), Inbox()
-    one = shell(f"echo $$ >{file}; exec yes", timeout_ms=500, say=lambda _line: void(go_on.wait()))
+    one = shell(f"echo $$ >{file}; exec yes", timeout_ms=3_000, say=lambda _line: void(go_on.wait()))
     threading.Thread(target=lambda: ended.put(one.run()), daemon=True).start()
     (pid,) = pids_in(file, 1)
 
@@ -115,10 +115,10 @@ def test_a_sidecar_that_does_not_read_does_not_move_the_time_limit(tmp_path: Pat
 def test_at_its_time_limit_the_whole_tree_is_killed(tmp_path: Path) -> None:
     file = tmp_path / "pids"
     script = f"trap '' TERM; (setsid sh -c 'echo $$; exec sleep 60' & ) >>{file}; echo $$ >>{file}; sleep 60"
-    outcome = shell(script, timeout_ms=500).run()
+    outcome = shell(script, timeout_ms=3_000).run()
 
-    assert outcome[:2] == (None, "not finished within 0.5s")
-    assert outcome.took_ms < WITHIN_S * 1000
+    assert outcome[:2] == (None, "not finished within 3s")
+    assert outcome.took_ms < 30_000, "half of what it would sleep"
     assert [pid for pid in pids_in(file, 2) if not gone(pid)] == []
 
 
@@ -390,16 +390,18 @@ def test_a_standby_is_not_asked_for(staged: Callable[..., Stage]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("argv", "reason"),
+    ("argv", "timeout", "reason"),
     [
-        (["sh", "-c", "exit 4"], "before_active refused: exit 4"),
-        (["sleep", "60"], "before_active refused: not finished within 0.3s"),
-        (["/nonexistent"], "before_active refused: cannot be started: No such file or directory"),
+        (["sh", "-c", "exit 4"], "60s", "before_active refused: exit 4"),
+        (["sleep", "60"], "300ms", "before_active refused: not finished within 0.3s"),
+        (["/nonexistent"], "60s", "before_active refused: cannot be started: No such file or directory"),
     ],
     ids=["exit", "timeout", "missing"],
 )
-def test_a_refusal_is_the_end_of_the_run(staged: Callable[..., Stage], argv: list[str], reason: str) -> None:
-    stage = staged(before_active=argv, timeout="300ms")
+def test_a_refusal_is_the_end_of_the_run(
+    staged: Callable[..., Stage], argv: list[str], timeout: str, reason: str
+) -> None:
+    stage = staged(before_active=argv, timeout=timeout)
 
     stage.start()
 

@@ -40,6 +40,7 @@ def test_a_job_that_hangs_does_not_hold_the_end_up() -> None:
 
     lane.close(within_s=0.05)
 
+    assert lane._thread.is_alive(), "it was not waited for"
     go_on.set()
 
 

@@ -98,6 +98,12 @@ class Stage:
         self.hooks.close()
 
 
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine's guard is not scheduled at once."""
+    monkeypatch.setattr("sidecar.guard.follower.LAST_WORD_MS", 5_000)
+
+
 @pytest.fixture
 def stage(tmp_path: Path) -> Iterator[Stage]:
     made = Stage(tmp_path)

@@ -176,7 +176,9 @@ def test_the_orders_go_where_they_belong(stage: Stage) -> None:
 
 def test_the_mark_is_kept_on_disk(stage: Stage) -> None:
     stage.shell._carry_out(s.SaveMark(s.Mark(Epoch(9), "b")))
-    stage.shell.close()  # does what is queued
+    done = threading.Event()
+    stage.shell._files.put(done.set)  # behind it
+    assert done.wait(WITHIN_S)
 
     assert stage.marks.load() == (9, "b")
 
@@ -266,6 +268,7 @@ def test_the_end_of_the_sidecar_does_not_wait_for_the_history(stage: Stage) -> N
 
     stage.shell.close()
 
+    stage.shell._desk._thread.join(WITHIN_S)
     assert not stage.shell._desk._thread.is_alive()
 
 

@@ -92,7 +92,7 @@ def test_an_unexpected_end_leaves_the_server_to_the_guard_and_the_next_sidecar(
         node.start()
         until("the server to be taken over", lambda: "adopted=True" in node.log.read_text())
         assert all(process.is_running() for process in before)
-        assert made.serving() == "node-a"
+        assert made.await_active() == "node-a"
     finally:
         made.stop()
         print(node.log.read_text()[-4_000:])
@@ -116,4 +116,4 @@ def test_the_server_of_another_cluster_is_refused_and_left_alone(alone: Cluster,
     node.start()  # the right one takes it over again, before its deadline
     assert node.process is not None
     until("the server to be taken over", lambda: "adopted=True" in node.log.read_text())
-    assert alone.serving() == "node-a"
+    assert alone.await_active() == "node-a"

@@ -44,7 +44,7 @@ def test_a_partitioned_leader_is_replaced_and_comes_back(store: Compose) -> None
     store.disconnect(old)
     new = store.etcd_leader(others(old))
 
-    assert serves(store, new, "without the old one")
+    wait_until(lambda: serves(store, new, "without the old one"), f"{new} serves")
     assert not serves(store, old, "in the minority")
 
     store.connect(old)
@@ -56,7 +56,7 @@ def test_a_paused_leader_is_replaced_and_comes_back(store: Compose) -> None:
     store.pause(old)
     new = store.etcd_leader(others(old))
 
-    assert serves(store, new, "without the old one")
+    wait_until(lambda: serves(store, new, "without the old one"), f"{new} serves")
 
     store.unpause(old)
     wait_until(lambda: serves(store, old, "together again"), f"{old} takes part again")

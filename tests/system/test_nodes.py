@@ -34,8 +34,9 @@ def pair(request: pytest.FixtureRequest, tmp_path: Path, namespace: str) -> Iter
 
 @pytest.fixture
 def local_pair(request: pytest.FixtureRequest, tmp_path: Path, namespace: str) -> Iterator[Cluster]:
-    """Two nodes on the embedded store, one active."""
-    with running(tmp_path, backend_section(request, "local", tmp_path), namespace) as cluster:
+    """Two nodes on the embedded store, one active, with a lease that outlasts a busy machine's pauses."""
+    backend = backend_section(request, "local", tmp_path)
+    with running(tmp_path, backend, namespace, ttl=f"{PATIENT_TTL_MS}ms") as cluster:
         yield cluster
 
 
@@ -77,27 +78,28 @@ def test_crash_of_the_active_node(pair: Cluster) -> None:
 
     pair[before].start()
     until("the crashed node to monitor", lambda: monitoring(pair[before]))
-    assert pair.serving() == after
+    assert pair.await_active() == after
 
 
-def test_stopping_the_active_hands_over_at_once(pair: Cluster) -> None:
-    before = pair.await_active()
+def test_stopping_the_active_hands_over_at_once(patient_pair: Cluster) -> None:
+    before = patient_pair.await_active()
     asked_at = CLOCK.now()
 
-    assert pair[before].terminate() == 0
+    assert patient_pair[before].terminate() == 0
 
-    pair.await_active(before)
-    assert CLOCK.now() - asked_at < TTL_MS, "handed over by release, not by expiry"
+    patient_pair.await_active(before)
+    assert CLOCK.now() - asked_at < PATIENT_TTL_MS, "handed over by release, not by expiry"
 
 
 def test_frozen_sidecar_loses_its_server_in_time(pair: Cluster) -> None:
     before = pair.await_active()
     pair[before].freeze_sidecar()
     after = pair.await_active(before)
+    said = pair[before].log.read_text().count("Monitoring")
 
     pair[before].thaw()
-    until("the frozen node to monitor again", lambda: pair[before].log.read_text().count("Monitoring") >= 1)
-    assert pair.serving() == after
+    until("the frozen node to monitor again", lambda: pair[before].log.read_text().count("Monitoring") > said)
+    assert pair.await_active() == after
 
 
 def test_frozen_node_loses_its_server_in_time(pair: Cluster) -> None:
@@ -105,7 +107,7 @@ def test_frozen_node_loses_its_server_in_time(pair: Cluster) -> None:
     pid = server_pid(pair[before])
     pair[before].freeze()
     pair.await_active(before)
-    assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    assert not _runs(pid)
 
     pair[before].thaw()
 
@@ -188,7 +190,8 @@ def test_restarted_sidecar_adopts_a_server_whose_launcher_is_gone(patient_pair: 
 def test_a_stopped_standby_is_left_with_a_role_that_does_no_harm(tmp_path: Path, namespace: str) -> None:
     """Else whatever starts it outside the lock, an init script at boot, makes a second active."""
     backend = {"backend": "local", "local": {"path": str(tmp_path / "store.db")}}
-    with running(tmp_path, backend, namespace, settings={"server": {"standby": "stopped"}}) as cluster:
+    settings = {"server": {"standby": "stopped"}}
+    with running(tmp_path, backend, namespace, ttl=f"{PATIENT_TTL_MS}ms", settings=settings) as cluster:
 
         def role(name: str) -> int:
             text = (cluster[name].home / "server.xml").read_text()
@@ -197,19 +200,20 @@ def test_a_stopped_standby_is_left_with_a_role_that_does_no_harm(tmp_path: Path,
         before = cluster.await_active()
         other = next(name for name in cluster.nodes if name != before)
         until("the roles in the files", lambda: (role(before), role(other)) == (1, 2))
+        until("a candidate", lambda: _able(cluster))
         done = cluster.sidecar("switchover", "--yes")
         assert done.returncode == 0, done.stderr
         until("the roles in the files", lambda: (role(before), role(other)) == (2, 1))
 
 
-@pytest.mark.parametrize("pair", STORES, indirect=True)
 def _able(cluster: Cluster) -> bool:
     nodes = json.loads(cluster.sidecar("status", "-o", "json").stdout)["nodes"]
     return any(node["available"] for node in nodes)
 
 
-def test_history_tells_each_change_by_its_cause(pair: Cluster) -> None:
+def test_history_tells_each_change_by_its_cause(patient_pair: Cluster) -> None:
     """Whether the watch or the answer of the store comes first."""
+    pair = patient_pair  # an expiry in between would be told as well
     names = [pair.await_active()]
     for _ in range(4):
         until("a candidate", lambda: _able(pair))
@@ -318,14 +322,14 @@ def test_standby_that_activates_itself_is_killed(tmp_path: Path, namespace: str)
 def test_backend_frozen_inside_the_lease_changes_nothing(
     store: Etcd | Consul, tmp_path: Path, namespace: str
 ) -> None:
-    with running(tmp_path, section_of(store), namespace, ttl="6s") as cluster:
+    with running(tmp_path, section_of(store), namespace, ttl="10s") as cluster:
         before = cluster.await_active()
         store.freeze()
         frozen_at = CLOCK.now()
         until("2 s to pass", lambda: CLOCK.now() - frozen_at > 2_000)
         store.thaw()
-        until("a lease's time to pass", lambda: CLOCK.now() - frozen_at > 7_000)
-        assert cluster.serving() == before
+        until("a lease's time to pass", lambda: CLOCK.now() - frozen_at > 11_000)
+        assert cluster.await_active() == before
         assert len(epochs(cluster)) == 1
 
 
@@ -368,7 +372,7 @@ def test_second_sidecar_of_a_node_is_refused(local_pair: Cluster) -> None:
     assert done.process.wait(10) == 4
     done.process = first
     assert "another sidecar" in done.log.read_text()
-    assert local_pair.serving() == before
+    assert local_pair.await_active() == before
 
 
 def test_nodes_with_other_boottimes(etcd34: Etcd, tmp_path: Path, namespace: str) -> None:

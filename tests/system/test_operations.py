@@ -132,7 +132,7 @@ def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
     folder = tmp_path_factory.mktemp("operations")
     with (
         Etcd.run(folder / "etcd", ETCD34) as etcd,
-        running(folder, section_of(etcd), "plant-7", ttl="3s") as cluster,
+        running(folder, section_of(etcd), "plant-7", ttl="8s") as cluster,
     ):
         plant = Plant(cluster, etcd)
         try:

@@ -220,7 +220,7 @@ def test_a_jvm_in_the_home_is_a_server_and_a_shell_or_a_reader_is_not(server: St
         assert rivals.processes(server.home) == []
         jvm = subprocess.Popen([java, "60"], cwd="/")
         started.append(jvm)
-        wait_until(lambda: psutil.Process(jvm.pid).exe() == str(java), "exec")
+        wait_until(lambda: psutil.Process(jvm.pid).cmdline() == [str(java), "60"], "exec")
         (found,) = rivals.processes(server.home)
         assert str(jvm.pid) in found
         assert rivals.processes(server.home, ours=[jvm.pid]) == []

@@ -5,6 +5,7 @@ covered: names, which have no deadline when they are looked up.
 """
 
 import http.server
+import random
 import socket
 import ssl
 import subprocess
@@ -20,9 +21,9 @@ from sidecar.clock import BootClock
 from sidecar.core.units import Instant
 from sidecar.errors import ConfigError
 from sidecar.probes import OK, CommandProbe, Finding, HttpProbe, Probe, TcpProbe, within
-from tests.harness.process import free_port
+from tests.harness.process import free_port, wait_until
 
-LATE_MS = 400
+LATE_MS = 3_000
 """How much later than its deadline an answer may come on a machine that tests share."""
 
 
@@ -65,15 +66,15 @@ def answers(listener: socket.socket) -> Callable[[Callable[[socket.socket], None
 
 def test_every_port_must_accept(listener: socket.socket) -> None:
     is_open, closed = listener.getsockname()[1], free_port()
-    assert timed(TcpProbe([is_open]), 1000) == OK
-    finding = timed(TcpProbe([is_open, closed]), 1000)
+    assert timed(TcpProbe([is_open]), 20_000) == OK
+    finding = timed(TcpProbe([is_open, closed]), 20_000)
     assert finding == Finding(False, f"127.0.0.1:{closed}: connection refused")
 
 
 def test_the_first_address_that_accepts_is_enough(listener: socket.socket) -> None:
     port = listener.getsockname()[1]
-    assert timed(TcpProbe([port], ["127.0.0.9", "127.0.0.1"]), 1000) == OK
-    assert timed(TcpProbe([port], ["127.0.0.9"]), 1000).reason.startswith("127.0.0.9:")
+    assert timed(TcpProbe([port], ["127.0.0.9", "127.0.0.1"]), 20_000) == OK
+    assert timed(TcpProbe([port], ["127.0.0.9"]), 20_000).reason.startswith("127.0.0.9:")
 
 
 def test_a_full_backlog_is_no_answer(listener: socket.socket) -> None:
@@ -93,7 +94,6 @@ def test_a_full_backlog_is_no_answer(listener: socket.socket) -> None:
 def test_a_connection_of_a_socket_with_itself_is_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
     """Linux may pick the probed port as the source port. Happens once in 28 000; here it is made to."""
     low, high = (int(word) for word in Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
-    port = next(port for port in range(low + low % 2, high, 2) if not bound(port))
     to_itself = []
 
     def from_there(address: tuple[str, int], timeout_s: float) -> socket.socket:
@@ -106,13 +106,12 @@ def test_a_connection_of_a_socket_with_itself_is_no_server(monkeypatch: pytest.M
         return made
 
     monkeypatch.setattr(socket, "create_connection", from_there)
-    assert not TcpProbe([port]).check(Instant(BootClock().now() + 5_000)).ok
+    for port in random.sample(range(low, high), 50):
+        found = TcpProbe([port]).check(Instant(BootClock().now() + 20_000))
+        if to_itself:  # else somebody has the port
+            break
+    assert not found.ok
     assert to_itself == [True]  # the premise
-
-
-def bound(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_a_deadline_in_the_past_is_still_answered(listener: socket.socket) -> None:
@@ -147,9 +146,9 @@ def web() -> Iterator[http.server.HTTPServer]:
 
 def test_the_status_counts(web: http.server.HTTPServer) -> None:
     base = f"http://127.0.0.1:{web.server_port}"
-    assert timed(HttpProbe(f"{base}/health?deep=1", 204), 2000) == OK
-    assert timed(HttpProbe(f"{base}/", 503), 2000) == OK
-    assert timed(HttpProbe(base), 2000).reason == f"{base}: status 503, expected 200"
+    assert timed(HttpProbe(f"{base}/health?deep=1", 204), 20_000) == OK
+    assert timed(HttpProbe(f"{base}/", 503), 20_000) == OK
+    assert timed(HttpProbe(base), 20_000).reason == f"{base}: status 503, expected 200"
 
 
 def test_https_without_asking_whose_certificate_it_is(web: http.server.HTTPServer, tmp_path: Path) -> None:
@@ -159,7 +158,7 @@ def test_https_without_asking_whose_certificate_it_is(web: http.server.HTTPServe
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(cert, key)
     web.socket = context.wrap_socket(web.socket, server_side=True)
-    assert timed(HttpProbe(f"https://127.0.0.1:{web.server_port}/", 503), 3000) == OK
+    assert timed(HttpProbe(f"https://127.0.0.1:{web.server_port}/", 503), 20_000) == OK
 
 
 def test_silence_ends_at_the_deadline(listener: socket.socket) -> None:
@@ -183,7 +182,7 @@ def test_nonsense_is_no_answer(answers: Callable[..., int], said: bytes) -> None
         connection.recv(1000)
         connection.sendall(said)
 
-    finding = timed(HttpProbe(f"http://127.0.0.1:{answers(talk)}/"), 2000)
+    finding = timed(HttpProbe(f"http://127.0.0.1:{answers(talk)}/"), 20_000)
     assert not finding.ok
     assert "\n" not in finding.reason
 
@@ -214,11 +213,11 @@ def test_a_bad_url_is_refused_at_once(url: str) -> None:
     [("exit 0", ""), ("exit 3", "sh: exit code 3"), ("kill -9 $$", "sh: killed by signal 9")],
 )
 def test_the_exit_code_counts(script: str, reason: str) -> None:
-    assert timed(CommandProbe(["sh", "-c", script]), 3000) == Finding(not reason, reason)
+    assert timed(CommandProbe(["sh", "-c", script]), 20_000) == Finding(not reason, reason)
 
 
 def test_a_command_that_is_not_there(tmp_path: Path) -> None:
-    reason = timed(CommandProbe([str(tmp_path / "nothing")]), 1000).reason
+    reason = timed(CommandProbe([str(tmp_path / "nothing")]), 20_000).reason
     assert reason == "nothing: cannot be started: no such file or directory"
 
 
@@ -231,13 +230,20 @@ def test_where_and_with_what_it_runs(tmp_path: Path) -> None:
 def test_a_command_that_hangs_is_killed_with_all_it_started(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     script = f"trap '' TERM; sleep 60 & echo $! $$ > {pids}; wait"
-    assert timed(CommandProbe(["sh", "-c", script]), 400).reason == "sh: not finished in time"
-    time.sleep(0.1)
-    for pid in pids.read_text().split():
-        state = Path(f"/proc/{pid}/stat")
-        assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z"
+    assert timed(CommandProbe(["sh", "-c", script]), 3_000).reason == "sh: not finished in time"
+    started = pids.read_text().split()
+    assert len(started) == 2
+    for pid in started:
+        wait_until(lambda: _gone(pid), f"{pid} is killed")  # noqa: B023
+
+
+def _gone(pid: str) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 def test_what_it_leaves_open_does_not_hold_the_probe() -> None:
     """A daemon that keeps the output open made a probe hang in other supervisors."""
-    assert within(CommandProbe(["sh", "-c", "sleep 3 & exit 0"]), 2000) == OK
+    assert within(CommandProbe(["sh", "-c", "sleep 60 & exit 0"]), 20_000) == OK

@@ -97,10 +97,10 @@ def test_a_standby_shows_it_and_opens_nothing(make: Makes) -> None:
 
 
 def test_a_standby_stays_while_the_master_works_and_takes_over_when_it_is_silent(make: Makes) -> None:
-    master, standby = make("a"), make("b", role=2, detection_ms=600)
+    master, standby = make("a"), make("b", role=2, detection_ms=3_000)
     master.start_serving(epoch=4)
     standby.start_monitoring()
-    time.sleep(1.5)
+    time.sleep(4.5)
     assert not standby.serving()
     master.process.kill()
     opened = await_open(make.witness, node="b")
@@ -110,12 +110,12 @@ def test_a_standby_stays_while_the_master_works_and_takes_over_when_it_is_silent
     assert witness.overlaps(records) == []
     assert len(witness.epoch_faults(records)) == 1
     (gap,) = witness.gaps(records)
-    assert 400 < gap.length_ms < 5_000
+    assert 2_000 < gap.length_ms < 20_000
 
 
 def test_the_native_split_brain_that_this_project_closes(make: Makes) -> None:
     """Two servers of the vendor's own cluster, without a sidecar: a frozen master is not fenced."""
-    master, standby = make("a"), make("b", role=2, detection_ms=500)
+    master, standby = make("a"), make("b", role=2, detection_ms=3_000)
     master.start_serving(epoch=1)
     standby.start_monitoring()
     master.process.freeze()
@@ -229,7 +229,7 @@ def test_full_collection_serves_nobody_at_full_speed(make: Makes) -> None:
     )
     await_tick(make.witness, after=after)
     assert server.server().cpu_times().user - before.user > 0.1  # of 0.7 s, beside much else
-    assert not stands_still(make.witness)  # once, not for ever
+    await_tick(make.witness, after=lines(make.witness))  # once, not for ever
 
 
 def test_deaf_to_sigterm(make: Makes) -> None:
@@ -242,12 +242,12 @@ def test_deaf_to_sigterm(make: Makes) -> None:
 
 def test_slow_stop_serves_on(make: Makes) -> None:
     server = make("a")
-    server.start_serving(slow_stop_ms=400)
+    server.start_serving(slow_stop_ms=3_000)
     asked_ns = witness.now_ns()
     server.admin(b"E")
     assert server.serving()
     assert server.wait_exit() == 0
-    assert await_close(make.witness).at_ns - asked_ns > 350_000_000
+    assert await_close(make.witness).at_ns - asked_ns > 2_950_000_000
 
 
 def test_torn_server_xml(make: Makes) -> None:
@@ -263,7 +263,7 @@ def test_torn_server_xml(make: Makes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "detection_ms"), [("self_activate", 86_400_000), ("deaf_to_heartbeats", 700)]
+    ("fault", "detection_ms"), [("self_activate", 86_400_000), ("deaf_to_heartbeats", 3_000)]
 )
 def test_self_activation_beside_a_living_master_is_an_overlap(
     make: Makes, fault: str, detection_ms: int
@@ -282,6 +282,7 @@ def test_an_escaped_daemon_is_as_active_as_its_server(make: Makes) -> None:
     server, successor = make("a"), make("b")
     server.start_serving(epoch=1, escape=True)
     run = await_open(make.witness).run
+    wait_until(lambda: len({record.pid for record in witness.read(make.witness)}) == 2, "the daemon")
     server.process.kill()  # the whole process group, and yet:
     ticked = await_tick(make.witness, node="a", after=lines(make.witness) + 2)
     assert ticked.run == run

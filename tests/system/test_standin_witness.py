@@ -17,7 +17,7 @@ import pytest
 from sidecar.standin import record, witness, worker_command
 from sidecar.standin.record import LINE_BYTES, Pen
 from sidecar.standin.witness import Record, WitnessError
-from tests.harness.process import unavailable
+from tests.harness.process import unavailable, wait_until
 from tests.harness.witness import await_open, await_tick, lines, one_active_at_a_time
 
 
@@ -229,7 +229,7 @@ def test_one_after_the_other_leaves_a_gap_of_known_length(path: Path, workers: W
     one_active_at_a_time(path)
     (gap,) = witness.gaps(witness.read(path))
     assert gap.from_ns <= dead_ns < again_ns <= gap.until_ns
-    assert gap.length_ms < 2_000
+    assert gap.length_ms < 20_000
 
 
 def in_time_namespace(boottime_s: int) -> tuple[str, ...]:
@@ -244,27 +244,27 @@ def test_time_namespaces_do_not_hide_an_overlap_or_make_one(path: Path, workers:
     workers.kill(workers.start("b", 2, prefix=in_time_namespace(500)))
     workers.kill(workers.start("c", 3))
     one_active_at_a_time(path)
-    assert all(0 < gap.length_ms < 5_000 for gap in witness.gaps(witness.read(path)))
+    assert all(0 < gap.length_ms < 20_000 for gap in witness.gaps(witness.read(path)))
     workers.start("d", 4, prefix=in_time_namespace(1_000_000))
     workers.start("e", 5)
     await_tick(path, node="d", after=lines(path))
     await_tick(path, node="e", after=lines(path))
     (found,) = witness.overlaps(witness.read(path))
     assert (found.first.node, found.second.node) == ("d", "e")
-    assert 0 < found.length_ms < 5_000
+    assert 0 < found.length_ms < 20_000
 
 
 def test_writers_that_are_killed_never_leave_half_a_line(path: Path) -> None:
     """Lines as fast as they go, from two at once, read meanwhile: whole, or the reader raises."""
     for _ in range(10):
         command = worker_command(path, "--tick-ms", "0")
+        before = lines(path)
         pair = [subprocess.Popen(command) for _ in range(2)]
-        time.sleep(0.08)
-        witness.read(path)
+        wait_until(lambda: len({one.pid for one in witness.read(path)[before:]}) == 2, "both write")  # noqa: B023
         for process in pair:
             process.kill()
             process.wait(5)
-    assert len(witness.active_intervals(witness.read(path))) > 1
+    assert len(witness.active_intervals(witness.read(path))) == 20
 
 
 # -- the worker ---------------------------------------------------------------------------------

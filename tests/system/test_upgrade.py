@@ -85,7 +85,7 @@ def test_both_nodes_are_upgraded_and_back_and_no_server_notices(tmp_path: Path, 
 
         (interval,) = witness.active_intervals(cluster.records())
         assert (interval.node, interval.closed) == (active, False)
-        assert interval.longest_silence_ns < 2_000_000_000, "a busy machine's, not a restart's"
+        assert interval.longest_silence_ns < 6_000_000_000, "a busy machine's, not a restart's"
 
 
 @pytest.mark.parametrize(("ending", "newer"), [("in order", True), ("killed", False)], ids=str)
@@ -96,7 +96,7 @@ def test_another_protocol_costs_a_failover_and_never_two_actives(
     changed = {"PYTHONPATH": str(another(tmp_path, protocol=True))}
     none: Environment = {}
     first, second = (none, changed) if newer else (changed, none)
-    with _pair(tmp_path, namespace, "3s", first) as cluster:
+    with _pair(tmp_path, namespace, "8s", first) as cluster:
         active = cluster.await_active()
         node, standby = cluster[active], cluster[_other(cluster, active)]
         pid, guard = _server(standby), standby.guard_pid()
@@ -144,7 +144,7 @@ def test_a_strange_guard_keeps_its_active_server_and_leaves_with_it(site: Site) 
     sidecar.kill()
 
     with pytest.raises(GuardError, match=r"speaks protocol 2, not 1, and its server still runs"):
-        _attach(site, 300)
+        _attach(site, 3_000)
 
     with site.connect() as sock:
         run = wire.decode(sock.recv(wire.FRAME_MAX))["run"]
