@@ -58,7 +58,7 @@ def begin(
 
 def decide(node: s.Node, seen: s.Observation, now: Instant, policy: s.Policy) -> s.Step:
     """Return the next state and the orders that lead to it. Pure and total."""
-    mark = node.memory.mark
+    known = node.memory
     if isinstance(node.phase, s.Finished):
         return s.Step(node)
     node, actions = _react(node, seen, now, policy)
@@ -70,7 +70,8 @@ def decide(node: s.Node, seen: s.Observation, now: Instant, policy: s.Policy) ->
     else:
         raise AssertionError(f"no rest after {ROUNDS_MAX} rounds: {node}")
     memory = node.memory
-    if memory.mark > mark:  # first of all, before anything runs under the new epoch
+    learnt = memory.marked not in (None, known.marked)
+    if memory.mark > known.mark or learnt:  # first of all, before anything runs under the new epoch
         actions = (s.SaveMark(s.Mark(memory.mark, memory.marked)), *actions)
     return s.Step(node, actions)
 
@@ -86,8 +87,10 @@ def _react(node: s.Node, seen: s.Observation, now: Instant, policy: s.Policy) ->
             if isinstance(phase, s.Serving):
                 memory = replace(memory, trouble=None)
             return _granted(s.Node(phase, replace(memory, call=None)), seen, now, policy)
-        case s.Taken():
+        case s.Taken(epoch):
             retry_at = Instant(now + policy.retry_ms)
+            if epoch > memory.mark:
+                memory = replace(memory, mark=epoch, marked=None, mark_at=now)
             return s.Step(s.Node(phase, replace(memory, call=None, call_at=retry_at)))
         case s.Lost(epoch):
             if memory.call == "renew" and not isinstance(phase, s.Holding):
@@ -156,11 +159,15 @@ def _seen(node: s.Node, view: View, now: Instant, policy: s.Policy) -> s.Step:
 
 
 def _marked(memory: s.Memory, view: View) -> tuple[Epoch, str | None]:
-    """Return the highest epoch ever seen, and who got it.
+    """Return the highest epoch that the store or another node has ever shown, and who got it.
 
-    One that was given to two nodes is of two stores: the later one was wiped or restored, and a late request
-    has made it look as new as the one before. So it counts as one that is behind.
+    No node has seen a higher one than the store in which it says so, unless that was wiped or restored.
+    One that was given to two nodes is of two stores: a late request has made the later one look as new as
+    the one before. So it counts as one that is behind.
     """
+    told = max((record.mark for record in view.nodes), default=NO_EPOCH)
+    if told > max(memory.mark, view.epoch.epoch):
+        return told, None
     got = (view.epoch.epoch, view.epoch.node)
     if view.lock is not None and view.lock.epoch > view.epoch.epoch:
         got = (view.lock.epoch, view.lock.node)

@@ -290,7 +290,9 @@ class Granted:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """The acquisition came too late: somebody else holds the lock."""
+    """The acquisition came too late: somebody else holds the lock, at *epoch*."""
+
+    epoch: Epoch
 
 
 @dataclass(frozen=True, slots=True)

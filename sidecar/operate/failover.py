@@ -11,6 +11,7 @@ from typing import NamedTuple
 from sidecar.clock import wall_ms
 from sidecar.core.model import LockRecord, NodeRecord, Request, RequestState, View
 from sidecar.core.units import NO_EPOCH, Epoch, Instant, silence_ms
+from sidecar.documents import EPOCH_MAX
 from sidecar.errors import BackendError, Conflict, Failed, OutcomeUnknown, Refused, TimedOut
 from sidecar.operate import words
 from sidecar.operate.asking import UNSURE, Done, Gap, Not, Tell, Unsure, Verdict, new_request, settled, so_far
@@ -19,6 +20,9 @@ from sidecar.operate.handover import serves
 
 BREAK_WITHIN_MS = 10_000
 """How long a break whose outcome is unknown is asked about, and asked again."""
+UNSEEN = 1_000
+"""How many epochs are left out when the epoch is raised: a node that is not there may have had some, and the
+next active must get none that another has had, or whoever checks epochs could not tell the two apart."""
 EXPIRY_MS = 3_000
 """How much later than its time a lock may end: the store takes a second, and the news travels."""
 
@@ -334,7 +338,8 @@ def raise_epoch(desk: Desk, what: RaisePlan, timeout_ms: int, tell: Tell) -> Don
     what = plan_raise(desk.read(), what.floor)
     follower = Follower(desk, what.view)
     until = desk.after(timeout_ms)
-    epoch = _raise(desk, what.floor, desk.after(BREAK_WITHIN_MS))
+    beyond = Epoch(min(what.floor + UNSEEN, EPOCH_MAX))
+    epoch = _raise(desk, beyond, desk.after(BREAK_WITHIN_MS))
     tell(f"the epoch is {epoch}; the lock is free in at most {words.span(desk.ttl_ms)}")
 
     def judge(view: View) -> Verdict:

@@ -46,7 +46,7 @@ class LockLane:
             answer = self._backend.acquire(
                 policy.node, policy.instance, policy.ttl_ms, floor=floor, deadline=deadline
             )
-            return self._granted(answer) if isinstance(answer, Grant) else s.Taken()
+            return self._granted(answer) if isinstance(answer, Grant) else s.Taken(answer.epoch)
 
         self._lane.put(lambda: self._do(call, Epoch(0)))
 
@@ -61,16 +61,19 @@ class LockLane:
 
         self._lane.put(lambda: self._do(call, epoch))
 
-    def release(self, policy: s.Policy, epoch: Epoch, cause: str) -> None:
-        """Order a release. One whose grant never came goes through a renewed acquisition first."""
+    def release(self, policy: s.Policy, epoch: Epoch, floor: Epoch, cause: str) -> None:
+        """Order a release. One whose grant never came goes through a renewed acquisition first.
+
+        It may have ended since: then what that gets is given back, and a store below *floor* gives nothing.
+        """
 
         def call(deadline: Instant) -> s.Observation:
             hold = self._holds.get(epoch)
             if hold is None:  # the answer of the acquisition was lost: C2 gives it again
                 again = self._backend.acquire(
-                    policy.node, policy.instance, policy.ttl_ms, floor=Epoch(0), deadline=deadline
+                    policy.node, policy.instance, policy.ttl_ms, floor=floor, deadline=deadline
                 )
-                if not isinstance(again, Grant) or again.hold.epoch < epoch:
+                if not isinstance(again, Grant):
                     return s.Lost(epoch)
                 hold = again.hold
             self._backend.release(hold, cause=cause, deadline=deadline)

@@ -1,7 +1,9 @@
 """The epoch high-water mark on this node's disk: what keeps an older store from being believed."""
 
+import contextlib
 import json
 import os
+import uuid
 from pathlib import Path
 
 import msgspec
@@ -28,6 +30,7 @@ class MarkFile:
 
     def __init__(self, folder: Path | None, cluster: str) -> None:
         self._path = None if folder is None else folder / f"{cluster}.epoch.json"
+        self._told: str | None = None  # the failure that was told last
 
     def load(self) -> Mark:
         """Return the mark, or that of epoch 0 where there is none yet.
@@ -39,10 +42,7 @@ class MarkFile:
             return Mark()
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            found = msgspec.json.decode(read_file(self._path, SIZE_MAX_BYTES), type=prepared(_Mark))
-            if not 0 <= found.epoch <= EPOCH_MAX:
-                raise ValueError(f"{found.epoch} is no epoch")
-            return Mark(Epoch(found.epoch), found.node)
+            return _read(self._path)
         except FileNotFoundError:
             return Mark()
         except OSError as error:
@@ -53,13 +53,19 @@ class MarkFile:
                 'write {"epoch": N} with the highest there, or remove the file'
             ) from error
 
-    def save(self, mark: Mark) -> None:
-        """Store the mark durably. A failure is an alarm, not a reason to stop serving."""
-        if self._path is None:
-            return
-        new = self._path.with_suffix(".new")
+    def save(self, mark: Mark) -> bool:
+        """Store the mark durably, unless another sidecar of this machine has stored a higher one.
+
+        Two that save at the same instant may leave the lower; its sidecar is about to see the higher, too.
+
+        Returns:
+            Whether it is kept. Where it is not, that is an alarm, not a reason to stop serving.
+        """
+        if self._path is None or self._is_below_kept(self._path, mark):
+            return True
+        new = self._path.with_name(f"{self._path.stem}.{uuid.uuid4().hex}.new")  # others may save now, too
         try:
-            with new.open("w") as file:
+            with new.open("x") as file:
                 json.dump(mark._asdict(), file)
                 file.flush()
                 os.fsync(file.fileno())
@@ -71,4 +77,26 @@ class MarkFile:
                 os.close(folder)
         except OSError as error:
             LOG.debug("mark", exc_info=True)
-            emit(Raised(text=f"paths.state: {self._path}: {error.strerror}: the epoch mark is not kept"))
+            with contextlib.suppress(OSError):
+                new.unlink(missing_ok=True)
+            text = f"paths.state: {self._path}: {error.strerror}: the epoch mark is not kept"
+            if text != self._told:
+                emit(Raised(text=text))
+            self._told = text
+            return False
+        self._told = None
+        return True
+
+    @staticmethod
+    def _is_below_kept(path: Path, mark: Mark) -> bool:
+        try:
+            return _read(path).epoch > mark.epoch
+        except (OSError, ValueError, RecursionError):
+            return False
+
+
+def _read(path: Path) -> Mark:
+    found = msgspec.json.decode(read_file(path, SIZE_MAX_BYTES), type=prepared(_Mark))
+    if not 0 <= found.epoch <= EPOCH_MAX:
+        raise ValueError(f"{found.epoch} is no epoch")
+    return Mark(Epoch(found.epoch), found.node)

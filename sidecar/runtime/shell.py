@@ -33,6 +33,8 @@ from sidecar.runtime.systemd import Manager
 from sidecar.runtime.telling import level_of, role_change
 from sidecar.runtime.turn import Turn
 
+KEEP_AGAIN_S = 10.0
+"""Between two attempts to keep the mark on a disk that does not take it."""
 STATS_EVERY_MS = 15_000
 """Finding a process tree means a walk over all of /proc, some ms of CPU: 0.1 % of a core every 5 s."""
 STATS_FIRST_MS = 1_000
@@ -103,6 +105,8 @@ class Shell:
     def run(self) -> s.Finished:
         """Decide until there is nothing left to decide."""
         seen: s.Observation | Reload | Broken = s.Tick()
+        mark = s.Mark(self.node.memory.mark, self.node.memory.marked)  # that of a server found may be later
+        self._files.put(lambda: self._keep(mark))
         while True:
             if isinstance(seen, Broken):
                 raise RuntimeError(f"internal error: {seen.what}")
@@ -164,7 +168,7 @@ class Shell:
             case s.Renew(epoch):
                 self._locks.renew(epoch)
             case s.Release(epoch, cause):
-                self._locks.release(self.policy, epoch, cause)
+                self._locks.release(self.policy, epoch, self.node.memory.mark, cause)
             case s.StartServer():
                 self._servers.start(action)
             case s.ExtendServer(run, deadline):
@@ -174,7 +178,7 @@ class Shell:
             case s.KillServer(run):
                 self._servers.kill(run)
             case s.SaveMark(mark):
-                self._files.put(lambda: self._marks.save(mark))
+                self._files.put(lambda: self._keep(mark))
             case s.Answer():
                 epoch = self._epoch()
                 self._desk.put(lambda: self._answer(action, epoch))
@@ -185,6 +189,10 @@ class Shell:
                 emit(Raised(text=text))
             case s.Exit():
                 pass  # `run` sees the phase
+
+    def _keep(self, mark: s.Mark) -> None:
+        while not self._marks.save(mark) and not self._closing.wait(KEEP_AGAIN_S):
+            pass
 
     def note(self, epoch: Epoch) -> str | None:
         """Return what the guard keeps for the sidecar after us."""

@@ -431,7 +431,7 @@ def test_the_epoch_is_raised_over_every_mark(stage: Stage) -> None:
     with stage.acting(play):
         done = operation.raise_epoch(stage.desk(), what, MINUTE_MS, stage.tell)
 
-    assert (done.node, done.epoch) == ("node-b", 22)
+    assert (done.node, done.epoch) == ("node-b", 21 + operation.UNSEEN + 1)
 
 
 @pytest.mark.parametrize(

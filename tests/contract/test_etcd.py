@@ -89,7 +89,7 @@ def test_c8_deadlines_hold_over_several_endpoints(etcd34: Etcd, namespace: str) 
                 deadline = soon(300)
                 with pytest.raises(BackendError):
                     backend.renew(hold, deadline=deadline)
-                assert now() - deadline <= 200
+                assert now() - deadline <= 1_000
             for proxy in proxies:
                 proxy.heal()
             assert backend.renew(hold, deadline=soon()).hold == hold
@@ -216,7 +216,7 @@ def test_without_a_quorum_reads_are_not_sent_and_writes_unknown(
         deadline = soon(500)
         with pytest.raises(NotSent):
             backend.read(deadline=deadline)
-        assert now() - deadline <= 200
+        assert now() - deadline <= 1_000
         with pytest.raises(BackendError):
             backend.write(order(), expected=0, hold=hold, deadline=soon(500))
         etcd_cluster.heal()

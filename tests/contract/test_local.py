@@ -29,7 +29,7 @@ from sidecar.ports import Backend, BackendSettings, Grant
 from tests.contract.steps import give, node, now, refused, take, take_when_free
 from tests.contract.stores import PREFIX, LocalStore, soon
 
-TTL_MS = 300
+TTL_MS = 1_000
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def test_c8_a_process_stopped_in_a_transaction_costs_no_more_than_the_deadline(p
             deadline = soon(300)
             with pytest.raises(NotSent, match="locked"):
                 backend.renew(grant.hold, deadline=deadline)
-            assert now() - deadline <= 200
+            assert now() - deadline <= 1_000
             assert backend.read(deadline=soon()).lock is not None
         finally:
             other.kill()

@@ -640,6 +640,37 @@ def test_bug_a_late_request_made_a_wiped_store_look_as_new_as_the_old_one() -> N
     assert raised.node.memory.mark == 9
 
 
+def test_what_the_store_tells_of_the_holder_counts_as_seen() -> None:
+    """The watch may lag: the answer to our own request is the newest that we know."""
+    taken = step(s.Idle(), s.Taken(Epoch(8)), replace(FREE, call="acquire"))
+
+    assert taken.actions == (s.SaveMark(s.Mark(Epoch(8))),)
+    assert step(s.Idle(), s.Taken(EPOCH), replace(FREE, call="acquire")).actions == ()
+
+
+def test_what_other_nodes_have_seen_counts_too() -> None:
+    """The store was restored while we were down: none can have seen more than the store it publishes in."""
+    restored = view(nodes=(other("b", mark=Epoch(9)),))
+
+    seen = step(s.Idle(), s.Seen(restored), replace(FREE, view=None))
+
+    assert seen.actions == (s.SaveMark(s.Mark(Epoch(9))),), "nothing is asked of it"
+    sound = view(epoch=9, by="b", nodes=(other("b", mark=Epoch(9)),))
+    assert step(s.Idle(), s.Seen(sound), replace(FREE, view=None)).actions[0] == s.SaveMark(
+        s.Mark(Epoch(9), "b")
+    )
+
+
+def test_who_had_the_epoch_is_kept_where_it_was_not_known() -> None:
+    """As after an upgrade from a version that kept the epoch alone."""
+    node = begin(POLICY, NOW, s.Mark(EPOCH))
+
+    first = decide(node, s.Seen(view(by="b")), NOW, POLICY)
+
+    assert first.actions[0] == s.SaveMark(s.Mark(EPOCH, "b"))
+    assert s.SaveMark not in map(type, decide(first.node, s.Seen(view(by="b")), at(1), POLICY).actions)
+
+
 def test_a_sidecar_that_was_restarted_knows_whose_the_last_epoch_was() -> None:
     node = begin(POLICY, NOW, s.Mark(Epoch(8), "b"))
     assert decide(node, s.Seen(view(None, 8, by="b")), NOW, POLICY).node.memory.mark == 8
@@ -670,7 +701,7 @@ def test_bug_a_lock_that_could_be_given_back_only_after_an_outage_forgot_why() -
 
 def test_bug_a_late_release_of_an_earlier_life_freed_the_lock_under_the_server() -> None:
     """Restarted without a server, a sidecar believed its old hold, whose release was on its way."""
-    node = begin(POLICY, NOW, s.Mark(EPOCH))
+    node = begin(POLICY, NOW, s.Mark(EPOCH, "a"))
     held = decide(node, s.Seen(view(lock())), NOW, POLICY)
     assert held.actions == ()
 

@@ -20,7 +20,7 @@ from sidecar.core.units import NO_EPOCH, Epoch, Instant
 from tests.core.made import EPOCH, LEASE, MONITORING, NOW, POLICY, at, grant, lock, other, request, view
 
 WITHOUT = s.Memory(view=view(lock("b"), by="b"), mark=EPOCH, call="acquire", runs=3, call_at=at(900))
-WITH = replace(WITHOUT, view=view(lock()), call="renew")
+WITH = replace(WITHOUT, view=view(lock()), marked="a", call="renew")
 
 PHASES: dict[str, s.Node] = {
     "Idle": s.Node(s.Idle(), WITHOUT),
@@ -38,7 +38,7 @@ OBSERVATIONS: dict[str, s.Observation] = {
     "Seen": s.Seen(view(lock("a", state="broken"))),
     "Granted": grant(),
     "Granted anew": grant(8),
-    "Taken": s.Taken(),
+    "Taken": s.Taken(EPOCH),
     "Lost": s.Lost(EPOCH),
     "Released": s.Released(EPOCH),
     "CallFailed": s.CallFailed("down"),
@@ -55,7 +55,7 @@ OBSERVATIONS: dict[str, s.Observation] = {
 TABLE: dict[str, dict[str, str]] = {
     "Idle": {
         "Tick": "=",
-        "Seen": "=",
+        "Seen": "Idle: SaveMark",
         "Granted": "Starting: StartServer",
         "Granted anew": "Starting: SaveMark, StartServer",
         "Taken": "=",
@@ -74,7 +74,7 @@ TABLE: dict[str, dict[str, str]] = {
     },
     "Standing": {
         "Tick": "=",
-        "Seen": "=",
+        "Seen": "Standing: SaveMark",
         "Granted": "Promoting: StopServer",
         "Granted anew": "Promoting: SaveMark, StopServer",
         "Taken": "=",

@@ -3,6 +3,7 @@
 Method: real files; the order of what reaches the disk is read from the calls of ``os``.
 """
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -64,9 +65,11 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 def test_a_mark_that_cannot_be_written_stops_nobody(tmp_path: Path) -> None:
     marks = MarkFile(tmp_path / "gone", "plant-7")
 
-    marks.save(Mark(Epoch(1)))
+    assert not marks.save(Mark(Epoch(1)))
 
     assert not (tmp_path / "gone").exists()
+    (tmp_path / "gone").mkdir()
+    assert marks.save(Mark(Epoch(1)))
 
 
 def test_bug_a_power_cut_could_take_the_newest_mark_back(
@@ -76,4 +79,36 @@ def test_bug_a_power_cut_could_take_the_newest_mark_back(
     steps = disk.recorded(monkeypatch)
     MarkFile(tmp_path, "plant-7").save(Mark(Epoch(42), "b"))
 
-    assert steps == ["plant-7.epoch.new", "to plant-7.epoch.json", tmp_path.name]
+    assert steps[0].endswith(".new")
+    assert steps[1:] == ["to plant-7.epoch.json", tmp_path.name]
+
+
+def test_bug_sidecars_of_one_machine_tore_each_others_mark(tmp_path: Path) -> None:
+    """They wrote to one file and moved it into place: an alarm, or a mark with which nobody could start."""
+    MarkFile(tmp_path, "plant-7").save(Mark(Epoch(1)))
+    kept: list[bool] = []
+    others = [threading.Thread(target=lambda: kept.extend(_save_many(tmp_path))) for _ in range(2)]
+    for other in others:
+        other.start()
+    for _ in range(300):
+        MarkFile(tmp_path, "plant-7").load()  # raises where it is torn
+    for other in others:
+        other.join()
+
+    assert all(kept)
+    assert MarkFile(tmp_path, "plant-7").load() == Mark(Epoch(100), "a")
+    assert [path.name for path in tmp_path.iterdir()] == ["plant-7.epoch.json"]
+
+
+def _save_many(folder: Path) -> list[bool]:
+    marks = MarkFile(folder, "plant-7")
+    return [marks.save(Mark(Epoch(epoch), "a")) for epoch in range(1, 101)]
+
+
+def test_a_lower_mark_does_not_replace_a_higher_one(tmp_path: Path) -> None:
+    """Another sidecar of this machine may have seen more."""
+    MarkFile(tmp_path, "plant-7").save(Mark(Epoch(8), "b"))
+
+    assert MarkFile(tmp_path, "plant-7").save(Mark(Epoch(7), "a"))
+
+    assert MarkFile(tmp_path, "plant-7").load() == (8, "b")

@@ -183,6 +183,25 @@ def test_the_mark_is_kept_on_disk(stage: Stage) -> None:
     assert stage.marks.load() == (9, "b")
 
 
+def test_bug_a_mark_that_could_not_be_kept_was_never_tried_again(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the disk was full at the change, and the operator had made room since."""
+    monkeypatch.setattr("sidecar.runtime.shell.KEEP_AGAIN_S", 0.01)
+    refused = threading.Event()
+    save = MarkFile.save
+
+    def full(marks: MarkFile, mark: s.Mark) -> bool:
+        done = refused.is_set() and save(marks, mark)
+        refused.set()
+        return done
+
+    monkeypatch.setattr(MarkFile, "save", full)
+    stage.shell._carry_out(s.SaveMark(s.Mark(Epoch(9), "b")))
+
+    wait_until(lambda: stage.marks.load() == (9, "b"), "it is kept")
+
+
 # Requests.
 
 

@@ -174,7 +174,7 @@ class _Node:
             case s.Renew(epoch):
                 self._locks.renew(epoch)
             case s.Release(epoch, cause):
-                self._locks.release(self.policy, epoch, cause)
+                self._locks.release(self.policy, epoch, self.node.memory.mark, cause)
             case s.StartServer(run, _, _, deadline):
                 self.spans.append(Span(self.policy.node, now, deadline))
                 self.post(s.ServerReady(run))

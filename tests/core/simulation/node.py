@@ -123,10 +123,11 @@ class Marks:
     def load(self) -> s.Mark:
         return self._host.mark
 
-    def save(self, mark: s.Mark) -> None:
+    def save(self, mark: s.Mark) -> bool:
         write(self._host)
         if current().process.alive:
             self._host.mark = mark
+        return True
 
 
 class Node(Process):
