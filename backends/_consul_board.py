@@ -134,7 +134,7 @@ class Board:
         with self._mutex:
             if began <= self._taken:
                 return False
-            self._taken = began
+            self._taken = self._began  # of those that are under way nobody knows which was carried out first
             before = self._present().get(LOCK)
             self._known, self._entries, self._own = True, dict(entries), {}
             self._sight(before, received_at)

@@ -141,7 +141,9 @@ class EtcdBackend:
                 hold = Hold(node, instance, record.epoch, ttl_ms, cookie)
                 self._wrote_epoch(EpochRecord(record.epoch, node), answer)
                 return Grant(hold, lease.since, lease.ttl_s * 1000)
-            if all(kv.lease != lease.id for kv in found(answer.body)):  # else an earlier copy took the lock
+            if not answer.maybe and all(
+                kv.lease != lease.id for kv in found(answer.body)
+            ):  # else a copy takes it
                 self._leases.keep_spare(lease)
             with suppress(NotHolder, _Moved):
                 return self._taken(answer, node, instance, ttl_ms, floor, deadline)

@@ -52,6 +52,15 @@ def test_a_read_that_began_earlier_and_ended_later_is_refused() -> None:
     assert standing.lease_index == 11
 
 
+def test_bug_a_read_that_overlaps_another_took_the_view_back() -> None:
+    """It began later, and was carried out earlier: a takeover was taken back, and called a restored store."""
+    board = Board()
+    first, second = board.begin(), board.begin()
+    assert board.take(first, keys(11), T1)
+    assert not board.take(second, keys(10), T2), "read it again"
+    assert board.take(board.begin(), keys(12), T2)
+
+
 def test_a_read_that_began_before_our_own_write_ended_is_refused() -> None:
     board = known(10)
     began = board.begin()

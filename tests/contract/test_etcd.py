@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -348,6 +349,27 @@ def test_a_stale_spare_is_not_used(etcd34: Etcd, namespace: str, age_ms: int) ->
         grant = take(a, "a", TTL_MS)
         assert grant.sent_at >= asked_at
         assert int(grant.hold.cookie.partition(":")[2]) not in leases
+
+
+def test_bug_a_lease_that_a_late_copy_of_an_acquisition_may_use_was_kept_alive(
+    etcd34: Etcd, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another member, asked before, may yet carry it out: the lock would stand for as long as we publish."""
+    with connected(namespace, etcd34.url) as holder, connected(namespace, etcd34.url) as backend:
+        assert isinstance(backend, EtcdBackend)
+        take(holder, "b", TTL_MS * 100)
+        real = backend._client.call
+
+        def asked_twice(method: str, request: Any, deadline: Instant, *, effect: bool) -> Any:
+            answer = real(method, request, deadline, effect=effect)
+            return replace(answer, maybe=True) if method == "Txn" and effect else answer
+
+        monkeypatch.setattr(backend._client, "call", asked_twice)
+        refused(backend, "a", TTL_MS)
+        monkeypatch.setattr(backend._client, "call", real)
+        assert backend._leases.take_spare(1) is None
+        refused(backend, "a", TTL_MS)
+        assert backend._leases.take_spare(1) is not None, "the usual way"
 
 
 def test_bug_the_lease_of_the_lock_was_the_spare_for_a_moment(etcd34: Etcd, namespace: str) -> None:
