@@ -23,17 +23,14 @@ Rules
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
-import pwd
 import select
 import signal
 import socket
-import sys
 import time
 import traceback
 
-from sidecar.guard import kernel, record, tree, wire
+from sidecar.guard import kernel, record, setup, tree, wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -74,10 +71,10 @@ def main(
         ends_at: When the tree has to be dead, once "go" is said.
     """
     try:
-        _close_all_but([2, control.fileno(), *out])
+        setup.close_all_but([2, control.fileno(), *out])
         signal.set_wakeup_fd(-1)
         if namespaces & kernel.CLONE_NEWUSER:
-            _map_own_ids(*ids)
+            setup.map_own_ids(*ids)
         Keeper(control, out, namespaces, cgroup, run_dir, ends_at).serve()
     except BaseException:  # outermost frame: whatever it is, nothing may run on
         if not namespaces:  # else our death ends all
@@ -100,15 +97,6 @@ def _kill_all(cgroup: tree.Cgroup | None) -> None:
         except ChildProcessError:
             return
         time.sleep(RESCAN_MS / 1000)
-
-
-def _close_all_but(keep: list[int]) -> None:
-    """The guard's connections must end with the guard, whether or not we live."""
-    low = 0
-    for fd in sorted(keep):
-        os.closerange(low, fd)
-        low = fd + 1
-    os.closerange(low, 1 << 20)
 
 
 class Keeper:
@@ -168,7 +156,7 @@ class Keeper:
                 raise RuntimeError("not pid 1 of a namespace")
             kernel.set_parent_death_signal(signal.SIGKILL)
             if self.namespaces & kernel.CLONE_NEWNS:
-                _fresh_proc()
+                setup.fresh_proc()
         else:
             kernel.set_child_subreaper()
             kernel.set_parent_death_signal(signal.SIGCONT)
@@ -361,9 +349,9 @@ class Keeper:
         """In a forked child: turn into *argv*, or write why not to *result* and exit."""
         user, cwd = self.order["user"], wire.text(self.order, "cwd")
         try:
-            give_up_protection()
+            setup.give_up_protection()
             step = f"user {user!r}"
-            _drop_to(user)
+            setup.drop_to(user)
             step = f"cwd {cwd!r}"
             os.chdir(cwd)
             step = f"command {argv[0]!r}"
@@ -379,57 +367,6 @@ class Keeper:
             reason = f"{step[:STEP_MAX]}: {error}"
         os.write(result, reason.encode())
         os._exit(127)
-
-
-def give_up_protection(path: str = "/proc/self/oom_score_adj") -> None:
-    """Be as any other when memory runs out: a unit's OOMScoreAdjust is for sidecar and guard."""
-    with contextlib.suppress(OSError, ValueError):
-        with open(path, encoding="ascii") as file:  # noqa: PTH123
-            score = int(file.read())
-        if score < 0:
-            with open(path, "w", encoding="ascii") as file:  # noqa: PTH123
-                file.write("0")
-
-
-def _drop_to(user: object) -> None:
-    if user is None:
-        return
-    try:
-        entry = pwd.getpwuid(int(str(user))) if str(user).isdigit() else pwd.getpwnam(str(user))
-    except KeyError:
-        raise LookupError(user) from None
-    if entry.pw_uid == os.geteuid():
-        return
-    if os.geteuid() != 0:
-        raise OSError(errno.EPERM, "only root may start a server as another user")
-    os.setgroups(os.getgrouplist(entry.pw_name, entry.pw_gid))
-    os.setgid(entry.pw_gid)
-    os.setuid(entry.pw_uid)
-
-
-def _fresh_proc() -> None:
-    """Show the server its own pids, where that is allowed; what the host mounts later comes in."""
-    try:
-        kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_SLAVE)
-        flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
-        kernel.mount("proc", "/proc", "proc", flags)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            print(f"keeper: no fresh /proc: {error}", file=sys.stderr)  # noqa: T201
-
-
-def _map_own_ids(uid: int, gid: int) -> None:
-    """In a new user namespace: be the same user as outside, and nobody else."""
-    for name, line in (
-        ("setgroups", "deny"),
-        ("uid_map", f"{uid} {uid} 1"),
-        ("gid_map", f"{gid} {gid} 1"),
-    ):
-        fd = os.open(f"/proc/self/{name}", os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            os.write(fd, line.encode())
-        finally:
-            os.close(fd)
 
 
 def _noted(_number: int, _frame: object) -> None:

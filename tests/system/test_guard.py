@@ -28,7 +28,7 @@ MODES = {
     "process-root": ("process", False),
     "process-user": ("process", True),
 }
-LIVES_MS, MARGIN_MS = 7_000, 4_000
+LIVES_MS, MARGIN_MS = 5_000, 3_000
 """Deadline of the servers here, and how long before it they are killed: Python starts twice on a busy machine
 before that, and whoever has to kill, die and tell is not scheduled at once."""
 DIES_WITHIN_MS = 10_000

@@ -25,7 +25,7 @@ import pytest
 from sidecar.clock import BootClock
 from sidecar.core.units import Instant
 from sidecar.errors import GuardError
-from sidecar.guard import connect, keeper, proof, record, tree, wire
+from sidecar.guard import connect, proof, record, setup, tree, wire
 from sidecar.guard.cage import Cage
 from sidecar.guard.output import LIMIT_BYTES, Output
 from sidecar.guard.terms import Terms
@@ -34,7 +34,7 @@ from tests.harness.guards import NOBODY, Site, now_ms
 from tests.harness.process import unavailable, wait_until
 
 AS_ROOT = os.geteuid() == 0
-LEASE: dict[str, Any] = {"lives_ms": 7_000, "kill_margin_ms": 4_000}
+LEASE: dict[str, Any] = {"lives_ms": 5_000, "kill_margin_ms": 3_000}
 """As in test_guard.py."""
 
 
@@ -110,7 +110,7 @@ def test_the_server_is_not_protected_as_its_guard_is(tmp_path: Path, inherited: 
     """Played with a file: only CAP_SYS_RESOURCE may lower a real one, as OOMScoreAdjust of a unit does."""
     score = tmp_path / "oom_score_adj"
     score.write_text(f"{inherited}\n")
-    keeper.give_up_protection(str(score))
+    setup.give_up_protection(str(score))
 
     assert score.read_text().strip() == own
 

@@ -48,6 +48,7 @@ MUTANTS = (
     Mutant("a break that the first try did is called a failure", "sidecar/operate/failover.py", "if unsure or _is_broken(follower.view, request):", "if _is_broken(follower.view, request):", f"{OVER}::test_a_break_whose_effect_is_gone_already_is_waited_for"),
     Mutant("a failover begins unseen", "sidecar/operate/failover.py", "    _note(desk, follower, request, \"asked\")\n", "", f"{OVER}::test_done_is_who_has_taken_over"),
     Mutant("a failover in maintenance", "sidecar/operate/failover.py", "reason = words.paused(view, *([to] if to else [])) or words.unfit(view, to, source)", "reason = words.unfit(view, to, source)", f"{OVER}::test_paused_is_refused"),
+    Mutant("an epoch is raised by one", "sidecar/operate/failover.py", "what.floor + UNSEEN", "what.floor", f"{OVER}::test_the_epoch_is_raised_over_every_mark"),
     Mutant("the epoch is raised to what this node alone has seen", "sidecar/operate/failover.py", "return max([own_mark, *(record.mark for record in view.nodes)])", "return own_mark", f"{OVER}::test_the_epoch_is_raised_over_every_mark_of_others"),
     Mutant("the epoch is raised to what the others have seen", "sidecar/operate/failover.py", "return max([own_mark, *(record.mark", "return max([NO_EPOCH, *(record.mark", f"{OVER}::test_the_epoch_is_raised_over_every_mark"),
     Mutant("the epoch is raised under a holder", "sidecar/operate/failover.py", "        raise Refused(f\"{held}; stop its sidecar first, then raise the epoch\")", "        pass", f"{OVER}::test_an_epoch_that_need_not_be_raised_is_refused"),
