@@ -31,7 +31,6 @@ from backends.shared import (
     HISTORY,
     HISTORY_KEEP,
     LOCK,
-    NOBODY,
     NODES,
     REQUEST,
     SETTINGS,
@@ -42,7 +41,7 @@ from backends.shared import (
     root,
 )
 from sidecar.clock import Backoff, Clock
-from sidecar.core.model import EpochRecord, HistoryEntry, NodeRecord, Request, Settings, View
+from sidecar.core.model import NOBODY, EpochRecord, HistoryEntry, NodeRecord, Request, Settings, View
 from sidecar.core.units import NO_EPOCH, Epoch, Instant
 from sidecar.documents import encode
 from sidecar.errors import BackendError, Conflict, NotHolder, NotSent, OutcomeUnknown

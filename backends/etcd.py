@@ -36,7 +36,6 @@ from backends.shared import (
     HISTORY,
     HISTORY_KEEP,
     LOCK,
-    NOBODY,
     NODES,
     REQUEST,
     SETTINGS,
@@ -49,7 +48,16 @@ from backends.shared import (
     root,
 )
 from sidecar.clock import Clock
-from sidecar.core.model import EpochRecord, HistoryEntry, LockRecord, NodeRecord, Request, Settings, View
+from sidecar.core.model import (
+    NOBODY,
+    EpochRecord,
+    HistoryEntry,
+    LockRecord,
+    NodeRecord,
+    Request,
+    Settings,
+    View,
+)
 from sidecar.core.units import NO_EPOCH, Epoch, Instant
 from sidecar.documents import decode, encode
 from sidecar.errors import (

@@ -33,7 +33,6 @@ from backends._worker import Expired, Worker
 from backends.shared import (
     EPOCH,
     LOCK,
-    NOBODY,
     NODES,
     Entry,
     Reader,
@@ -46,7 +45,16 @@ from backends.shared import (
     text_option,
 )
 from sidecar.clock import Clock, left_s
-from sidecar.core.model import EpochRecord, HistoryEntry, LockRecord, NodeRecord, Request, Settings, View
+from sidecar.core.model import (
+    NOBODY,
+    EpochRecord,
+    HistoryEntry,
+    LockRecord,
+    NodeRecord,
+    Request,
+    Settings,
+    View,
+)
 from sidecar.core.units import NO_EPOCH, Epoch, Instant
 from sidecar.documents import decode, encode
 from sidecar.errors import (

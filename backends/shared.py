@@ -19,7 +19,6 @@ from sidecar.ports import BackendSettings
 LOCK, EPOCH, REQUEST, SETTINGS = "lock", "epoch", "request", "settings"
 NODES, HISTORY = "nodes/", "history/"
 HISTORY_KEEP = 1000  # entries; 200 bytes each. More makes `history` slower and nothing else
-NOBODY = "unknown"  # holder of a broken lock when nobody knows who held it
 
 T = TypeVar("T")
 

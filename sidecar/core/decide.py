@@ -21,7 +21,7 @@ from typing import assert_never
 from sidecar.core import state as s
 from sidecar.core.advance import LEASE_OVER, advance
 from sidecar.core.candidate import paused
-from sidecar.core.model import FINISHED, View
+from sidecar.core.model import FINISHED, NOBODY, View
 from sidecar.core.moves import after_failure, be_lost, finish, give_back, start
 from sidecar.core.units import NO_EPOCH, Epoch, Instant
 
@@ -87,10 +87,12 @@ def _react(node: s.Node, seen: s.Observation, now: Instant, policy: s.Policy) ->
             if isinstance(phase, s.Serving):
                 memory = replace(memory, trouble=None)
             return _granted(s.Node(phase, replace(memory, call=None)), seen, now, policy)
-        case s.Taken(epoch):
+        case s.Taken(epoch, holder):
             retry_at = Instant(now + policy.retry_ms)
-            if epoch > memory.mark:
-                memory = replace(memory, mark=epoch, marked=None, mark_at=now)
+            mark, marked = _marked(memory, epoch, holder)
+            mark_at = now if mark > memory.mark else memory.mark_at
+            spent = max(memory.spent, epoch)
+            memory = replace(memory, mark=mark, marked=marked, mark_at=mark_at, spent=spent)
             return s.Step(s.Node(phase, replace(memory, call=None, call_at=retry_at)))
         case s.Lost(epoch):
             if memory.call == "renew" and not isinstance(phase, s.Holding):
@@ -130,7 +132,7 @@ def _seen(node: s.Node, view: View, now: Instant, policy: s.Policy) -> s.Step:
     phase, memory = node
     known = memory.view
     asked_anew = known is None or known.request != view.request
-    mark, marked = _marked(memory, view)
+    mark, marked = _marked(memory, *_newest(view))
     memory = replace(
         memory,
         view=view,
@@ -158,24 +160,30 @@ def _seen(node: s.Node, view: View, now: Instant, policy: s.Policy) -> s.Step:
     return s.Step(s.Node(phase, memory))
 
 
-def _marked(memory: s.Memory, view: View) -> tuple[Epoch, str | None]:
-    """Return the highest epoch that the store or another node has ever shown, and who got it.
+def _newest(view: View) -> tuple[Epoch, str | None]:
+    """Return the highest epoch that the store, or a node in it, shows, and who got it.
 
     No node has seen a higher one than the store in which it says so, unless that was wiped or restored.
-    One that was given to two nodes is of two stores: a late request has made the later one look as new as
-    the one before. So it counts as one that is behind.
     """
-    told = max((record.mark for record in view.nodes), default=NO_EPOCH)
-    if told > max(memory.mark, view.epoch.epoch):
-        return told, None
     got = (view.epoch.epoch, view.epoch.node)
     if view.lock is not None and view.lock.epoch > view.epoch.epoch:
         got = (view.lock.epoch, view.lock.node)
-    if got[0] != memory.mark:
-        return max((memory.mark, memory.marked), got, key=lambda one: one[0])
-    if None not in (memory.marked, got[1]) and memory.marked != got[1]:
+    told = max((record.mark for record in view.nodes), default=NO_EPOCH)
+    return got if told <= got[0] else (told, None)
+
+
+def _marked(memory: s.Memory, epoch: Epoch, node: str | None) -> tuple[Epoch, str | None]:
+    """Return the highest epoch ever seen, and who got it, now that *epoch* is shown as that of *node*.
+
+    One that was given to two nodes is of two stores: a late request has made the later one look as new as
+    the one before. So it counts as one that is behind.
+    """
+    owner = None if node == NOBODY else node
+    if epoch != memory.mark:
+        return max((memory.mark, memory.marked), (epoch, owner), key=lambda one: one[0])
+    if None not in (memory.marked, owner) and memory.marked != owner:
         return Epoch(memory.mark + 1), None
-    return memory.mark, memory.marked or got[1]
+    return memory.mark, memory.marked or owner
 
 
 def _vacant_since(memory: s.Memory, view: View, now: Instant) -> Instant | None:

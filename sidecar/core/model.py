@@ -25,6 +25,8 @@ RequestState = Literal[
     "refused",
     "abandoned",  # never confirmed, or overtaken by another change of active
 ]
+NOBODY = "unknown"
+"""The node of a broken lock when nobody knows who held it."""
 FINISHED: frozenset[RequestState] = frozenset(("done", "rolled_back", "failed", "refused", "abandoned"))
 
 

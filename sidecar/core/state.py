@@ -290,9 +290,10 @@ class Granted:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """The acquisition came too late: somebody else holds the lock, at *epoch*."""
+    """The acquisition came too late: *node* holds the lock, at *epoch*."""
 
     epoch: Epoch
+    node: str | None  # None: the store does not say
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,7 @@ class LockLane:
             answer = self._backend.acquire(
                 policy.node, policy.instance, policy.ttl_ms, floor=floor, deadline=deadline
             )
-            return self._granted(answer) if isinstance(answer, Grant) else s.Taken(answer.epoch)
+            return self._granted(answer) if isinstance(answer, Grant) else s.Taken(answer.epoch, answer.node)
 
         self._lane.put(lambda: self._do(call, Epoch(0)))
 

@@ -12,7 +12,7 @@ from sidecar.core import state as s
 from sidecar.core.advance import KILLS_MAX, LEASE_OVER
 from sidecar.core.candidate import in_force, rank
 from sidecar.core.decide import begin, decide
-from sidecar.core.model import LockRecord, NodeRecord, Override, Settings
+from sidecar.core.model import NOBODY, LockRecord, NodeRecord, Override, Settings
 from sidecar.core.outlook import describe, wake_at
 from sidecar.core.units import NO_EPOCH, Epoch, Instant, lease_deadline, silence_ms, usable_ms
 from tests.core.made import (
@@ -642,10 +642,23 @@ def test_bug_a_late_request_made_a_wiped_store_look_as_new_as_the_old_one() -> N
 
 def test_what_the_store_tells_of_the_holder_counts_as_seen() -> None:
     """The watch may lag: the answer to our own request is the newest that we know."""
-    taken = step(s.Idle(), s.Taken(Epoch(8)), replace(FREE, call="acquire"))
+    taken = step(s.Idle(), s.Taken(Epoch(8), "b"), replace(FREE, call="acquire"))
 
-    assert taken.actions == (s.SaveMark(s.Mark(Epoch(8))),)
-    assert step(s.Idle(), s.Taken(EPOCH), replace(FREE, call="acquire")).actions == ()
+    assert taken.actions == (s.SaveMark(s.Mark(Epoch(8), "b")),)
+    assert step(s.Idle(), s.Taken(Epoch(6), "b"), replace(FREE, call="acquire")).actions == ()
+    unknown = step(s.Idle(), s.Taken(Epoch(8), NOBODY), replace(FREE, call="acquire"))
+    assert unknown.actions == (s.SaveMark(s.Mark(Epoch(8))),)
+
+
+def test_bug_an_epoch_that_the_store_had_told_to_be_of_another_was_believed() -> None:
+    """Our first request of all, long on its way, got it in a store that had been wiped since."""
+    taken = step(s.Idle(), s.Taken(Epoch(8), "b"), replace(FREE, view=None, call="acquire"))
+
+    late = decide(taken.node, grant(8), at(1), POLICY)
+    assert late.actions == (s.Release(Epoch(8), "not needed"),)
+    shown = decide(taken.node, s.Seen(view(lock(epoch=8), 8)), at(1), POLICY)
+    assert shown.node.memory.mark == 9
+    assert not any(isinstance(action, s.Acquire) for action in shown.actions)
 
 
 def test_what_other_nodes_have_seen_counts_too() -> None:

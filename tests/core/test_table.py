@@ -38,7 +38,7 @@ OBSERVATIONS: dict[str, s.Observation] = {
     "Seen": s.Seen(view(lock("a", state="broken"))),
     "Granted": grant(),
     "Granted anew": grant(8),
-    "Taken": s.Taken(EPOCH),
+    "Taken": s.Taken(Epoch(6), "b"),
     "Lost": s.Lost(EPOCH),
     "Released": s.Released(EPOCH),
     "CallFailed": s.CallFailed("down"),

@@ -70,7 +70,7 @@ def test_who_has_the_lock_is_an_answer(lane: LockLane, store: Store, inbox: Inbo
 
     lane.acquire(POLICY, Epoch(0))
 
-    assert inbox.next() == s.Taken(Epoch(6))
+    assert inbox.next() == s.Taken(Epoch(6), "b")
 
 
 def test_a_hold_of_another_epoch_is_never_renewed(lane: LockLane, store: Store, inbox: Inbox) -> None:
