@@ -18,10 +18,11 @@ Rule 3.  An observation is a fact. A call whose outcome is unknown is not one ab
 from dataclasses import replace
 from typing import assert_never
 
+from sidecar.core import marks
 from sidecar.core import state as s
 from sidecar.core.advance import LEASE_OVER, advance
 from sidecar.core.candidate import paused
-from sidecar.core.model import FINISHED, NOBODY, View
+from sidecar.core.model import FINISHED, View
 from sidecar.core.moves import after_failure, be_lost, finish, give_back, start
 from sidecar.core.units import NO_EPOCH, Epoch, Instant
 
@@ -89,7 +90,7 @@ def _react(node: s.Node, seen: s.Observation, now: Instant, policy: s.Policy) ->
             return _granted(s.Node(phase, replace(memory, call=None)), seen, now, policy)
         case s.Taken(epoch, holder):
             retry_at = Instant(now + policy.retry_ms)
-            mark, marked = _marked(memory, epoch, holder)
+            mark, marked = marks.marked(memory, epoch, holder)
             mark_at = now if mark > memory.mark else memory.mark_at
             spent = max(memory.spent, epoch)
             memory = replace(memory, mark=mark, marked=marked, mark_at=mark_at, spent=spent)
@@ -132,7 +133,7 @@ def _seen(node: s.Node, view: View, now: Instant, policy: s.Policy) -> s.Step:
     phase, memory = node
     known = memory.view
     asked_anew = known is None or known.request != view.request
-    mark, marked = _marked(memory, *_newest(view))
+    mark, marked = marks.marked(memory, *marks.newest(view))
     memory = replace(
         memory,
         view=view,
@@ -143,7 +144,7 @@ def _seen(node: s.Node, view: View, now: Instant, policy: s.Policy) -> s.Step:
         broken=view.lock if view.lock is not None and view.lock.state == "broken" else memory.broken,
         request_since=now if asked_anew else memory.request_since,
         answered=None if asked_anew else memory.answered,
-        spent=max(memory.spent, _taken_by_others(view, policy)),
+        spent=max(memory.spent, marks.taken_by_others(view, policy)),
         declined=memory.declined if _still_declines(memory.declined, view) else None,
     )
     request = view.request
@@ -160,47 +161,11 @@ def _seen(node: s.Node, view: View, now: Instant, policy: s.Policy) -> s.Step:
     return s.Step(s.Node(phase, memory))
 
 
-def _newest(view: View) -> tuple[Epoch, str | None]:
-    """Return the highest epoch that the store, or a node in it, shows, and who got it.
-
-    No node has seen a higher one than the store in which it says so, unless that was wiped or restored.
-    """
-    got = (view.epoch.epoch, view.epoch.node)
-    if view.lock is not None and view.lock.epoch > view.epoch.epoch:
-        got = (view.lock.epoch, view.lock.node)
-    told = max((record.mark for record in view.nodes), default=NO_EPOCH)
-    return got if told <= got[0] else (told, None)
-
-
-def _marked(memory: s.Memory, epoch: Epoch, node: str | None) -> tuple[Epoch, str | None]:
-    """Return the highest epoch ever seen, and who got it, now that *epoch* is shown as that of *node*.
-
-    One that was given to two nodes is of two stores: a late request has made the later one look as new as
-    the one before. So it counts as one that is behind.
-    """
-    owner = None if node == NOBODY else node
-    if epoch != memory.mark:
-        return max((memory.mark, memory.marked), (epoch, owner), key=lambda one: one[0])
-    if None not in (memory.marked, owner) and memory.marked != owner:
-        return Epoch(memory.mark + 1), None
-    return memory.mark, memory.marked or owner
-
-
 def _vacant_since(memory: s.Memory, view: View, now: Instant) -> Instant | None:
     if not view.vacant:
         return None
     same = memory.view is not None and memory.view.epoch == view.epoch
     return memory.vacant_since if same and memory.vacant_since is not None else now
-
-
-def _taken_by_others(view: View, policy: s.Policy) -> Epoch:
-    """Return the highest epoch that somebody else has had.
-
-    A store that was wiped counts anew: a late request of ours may be given such an epoch there once more.
-    """
-    lock, last = view.lock, view.epoch
-    held = lock.epoch if lock is not None and lock.instance != policy.instance else NO_EPOCH
-    return max(held, last.epoch if last.node != policy.node else NO_EPOCH)
 
 
 def _still_declines(node: str | None, view: View) -> bool:
