@@ -149,9 +149,8 @@ class EtcdBackend:
                 hold = Hold(node, instance, record.epoch, ttl_ms, cookie)
                 self._wrote_epoch(EpochRecord(record.epoch, node), answer)
                 return Grant(hold, lease.since, lease.ttl_s * 1000)
-            if not answer.maybe and all(
-                kv.lease != lease.id for kv in found(answer.body)
-            ):  # else a copy takes it
+            # An earlier copy may have taken the lock with it, or take it yet: then nobody may keep it alive.
+            if not answer.maybe and all(kv.lease != lease.id for kv in found(answer.body)):
                 self._leases.keep_spare(lease)
             with suppress(NotHolder, _Moved):
                 return self._taken(answer, node, instance, ttl_ms, floor, deadline)

@@ -225,13 +225,8 @@ class Guard:
         """Kill and reap what a killed keeper left to us; no child left is the proof."""
         cage = self.cage
         with contextlib.suppress(OSError):  # without a free descriptor, say: again in a moment
-            if cage and cage.cgroup:
-                cage.cgroup.kill()
-            tree.signal_descendants(os.getpid(), signal.SIGKILL)
-        try:
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
-        except ChildProcessError:
+            tree.kill_below(cage.cgroup if cage else None)
+        if tree.reap_all():
             self.sweeping = False
             self._proven_dead()
 

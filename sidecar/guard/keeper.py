@@ -88,13 +88,8 @@ def _kill_all(cgroup: tree.Cgroup | None) -> None:
     """Kill and reap until no child is left, whatever fails on the way: the guard may be dead."""
     while True:
         with contextlib.suppress(Exception):  # again in a moment
-            if cgroup:
-                cgroup.kill()
-            tree.signal_descendants(os.getpid(), signal.SIGKILL)
-        try:
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
-        except ChildProcessError:
+            tree.kill_below(cgroup)
+        if tree.reap_all():
             return
         time.sleep(RESCAN_MS / 1000)
 
@@ -188,7 +183,7 @@ class Keeper:
                         poll.unregister(fd)
             self._reap()
             if self.killing:
-                self._kill_pass()
+                tree.kill_below(self.cgroup)
 
     # Orders.
 
@@ -250,11 +245,6 @@ class Keeper:
         if self.kernel:
             os._exit(0)  # the kernel does it, and lets nobody escape
         self.killing = True
-
-    def _kill_pass(self) -> None:
-        if self.cgroup:
-            self.cgroup.kill()
-        tree.signal_descendants(os.getpid(), signal.SIGKILL)
 
     # Starting and reaping.
 

@@ -97,6 +97,23 @@ def signal_descendants(root: int, number: int) -> None:
         send(pid, number)
 
 
+def kill_below(cgroup: Cgroup | None) -> None:
+    """Kill every process below this one once, and what is in *cgroup*."""
+    if cgroup:
+        cgroup.kill()
+    signal_descendants(os.getpid(), signal.SIGKILL)
+
+
+def reap_all() -> bool:
+    """Reap the children that have ended; return whether none is left."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        return True
+    return False
+
+
 class Cgroup:
     """A cgroup (v2) of the server's own: ``cgroup.kill`` reaches all in it at once."""
 

@@ -26,6 +26,10 @@ from tests.harness.process import unavailable, wait_until
 
 ROOT = Path(__file__).parents[2]
 SERVER = Path(__file__).with_name("guard_server.py")
+LIVES_MS, MARGIN_MS = 5_000, 3_000
+"""Deadline of servers that are to die at it, and how long before it they are killed: Python starts twice on
+a busy machine before that, and whoever has to kill, die and tell is not scheduled at once."""
+LEASE: dict[str, Any] = {"lives_ms": LIVES_MS, "kill_margin_ms": MARGIN_MS}
 DRIVER = Path(__file__).with_name("guard_driver.py")
 NOBODY = 65534
 WITHIN_S = 30.0

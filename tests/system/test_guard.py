@@ -13,12 +13,13 @@ import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sidecar.guard import record
 from tests.harness import guards
-from tests.harness.guards import Site, now_ms
+from tests.harness.guards import LEASE, LIVES_MS, MARGIN_MS, Sidecar, Site, Tree, now_ms
 from tests.harness.process import unavailable, wait_until
 from tests.harness.tools import ROOT
 
@@ -28,9 +29,6 @@ MODES = {
     "process-root": ("process", False),
     "process-user": ("process", True),
 }
-LIVES_MS, MARGIN_MS = 5_000, 3_000
-"""Deadline of the servers here, and how long before it they are killed: Python starts twice on a busy machine
-before that, and whoever has to kill, die and tell is not scheduled at once."""
 DIES_WITHIN_MS = 10_000
 """What is dead too late shows in the witness, by which the server itself tells how long it has lived."""
 SERVER = ("deaf", "daemon")
@@ -46,12 +44,8 @@ def site(request: pytest.FixtureRequest) -> Iterator[Site]:
 
 
 def test_at_the_deadline_all_of_it_dies(site: Site) -> None:
-    sidecar = site.sidecar()
-    deadline = sidecar.start(*SERVER, lives_ms=LIVES_MS, kill_margin_ms=MARGIN_MS)
-    server_pid = sidecar.wait("Started")["server_pid"]
-    site.beating("root", "daemon")
-    tree = site.processes(least=TREE)
-    assert server_pid in tree.pidfds
+    sidecar, deadline, tree = _serving(site, **LEASE)
+    assert sidecar.wait("Started")["server_pid"] in tree.pidfds
 
     exited = sidecar.wait("Exited")
 
@@ -64,12 +58,8 @@ def test_at_the_deadline_all_of_it_dies(site: Site) -> None:
 
 @pytest.mark.parametrize("frozen", ["guard", "guard and sidecar", "everything"])
 def test_a_stopped_guard_does_not_save_its_server(site: Site, frozen: str) -> None:
-    sidecar = site.sidecar()
-    deadline = sidecar.start(*SERVER, lives_ms=LIVES_MS, kill_margin_ms=MARGIN_MS)
-    sidecar.wait("Started")
-    site.beating("root", "daemon")
+    sidecar, deadline, tree = _serving(site, **LEASE)
     guard = site.one(site.guard_pid())
-    tree = site.processes(least=TREE)
 
     if frozen == "everything":
         tree.send(signal.SIGSTOP)
@@ -86,11 +76,7 @@ def test_a_stopped_guard_does_not_save_its_server(site: Site, frozen: str) -> No
 
 
 def test_the_server_dies_with_a_killed_guard(site: Site) -> None:
-    sidecar = site.sidecar()
-    sidecar.start(*SERVER, lives_ms=60_000)
-    sidecar.wait("Started")
-    site.beating("root", "daemon")
-    tree = site.processes(least=TREE)
+    sidecar, _, tree = _serving(site, lives_ms=60_000)
 
     site.one(site.guard_pid()).send(signal.SIGKILL)
     exited = sidecar.wait("Exited")
@@ -106,11 +92,7 @@ def test_the_server_dies_with_a_killed_guard(site: Site) -> None:
 
 
 def test_the_server_dies_with_a_killed_keeper(site: Site) -> None:
-    sidecar = site.sidecar()
-    sidecar.start(*SERVER, lives_ms=60_000)
-    sidecar.wait("Started")
-    site.beating("root", "daemon")
-    tree = site.processes(least=TREE)
+    sidecar, _, tree = _serving(site, lives_ms=60_000)
 
     site.one(_keeper(site)).send(signal.SIGKILL)
     sidecar.wait("Exited", status=-9, killed_by=None)
@@ -121,11 +103,7 @@ def test_the_server_dies_with_a_killed_keeper(site: Site) -> None:
 
 
 def test_guard_and_keeper_killed_at_once_leave_nothing_behind(site: Site) -> None:
-    sidecar = site.sidecar()
-    sidecar.start(*SERVER, lives_ms=60_000)
-    sidecar.wait("Started")
-    site.beating("root", "daemon")
-    tree = site.processes(least=TREE)
+    sidecar, _, tree = _serving(site, lives_ms=60_000)
     keeper, guard = site.one(_keeper(site)), site.one(site.guard_pid())
 
     keeper.send(signal.SIGSTOP)
@@ -157,7 +135,7 @@ def test_bug_a_tree_outlived_its_stopped_guard_that_had_not_read_a_word_of_the_k
     go = site.folder / "go"
     sidecar = site.sidecar()
     waits = f"run=while [ ! -e {go} ]; do sleep 0.01; done"
-    deadline = sidecar.start("daemon", waits, "exit=0", lives_ms=LIVES_MS, kill_margin_ms=MARGIN_MS)
+    deadline = sidecar.start("daemon", waits, "exit=0", **LEASE)
     launcher = site.one(sidecar.wait("Started")["server_pid"])
     site.beating("daemon")
     tree = site.processes(least=TREE)
@@ -178,11 +156,7 @@ def test_bug_a_tree_outlived_its_stopped_guard_that_had_not_read_a_word_of_the_k
 def test_bug_a_server_outlived_a_guard_that_sigkill_did_not_reach(site: Site) -> None:
     """One that waits for a disk. Stopped here, and without the kernel's timer: the same for its server."""
     site.tree = _without_kernel_timer(site)
-    sidecar = site.sidecar()
-    deadline = sidecar.start(*SERVER, lives_ms=LIVES_MS, kill_margin_ms=MARGIN_MS)
-    sidecar.wait("Started")
-    site.beating("root", "daemon")
-    tree = site.processes(least=TREE)
+    sidecar, deadline, tree = _serving(site, **LEASE)
     later = deadline + MARGIN_MS
     sidecar.order("extend", run="r1", deadline_at=later)
     wait_until(lambda: site.deadline() == later, "the guard has extended")
@@ -204,9 +178,7 @@ def test_bug_a_keeper_that_was_stopped_started_a_server_after_its_guard_had_died
     tree = site.processes(least=2)
     keeper = site.one(next(iter(tree.pidfds)))  # below it is what is to be the server
     keeper.send(signal.SIGSTOP)
-    deadline = sidecar.start(
-        argv=["/bin/touch", str(site.witness)], lives_ms=LIVES_MS, kill_margin_ms=MARGIN_MS
-    )
+    deadline = sidecar.start(argv=["/bin/touch", str(site.witness)], **LEASE)
     sidecar.order("extend", run="r1", deadline_at=deadline + 1)
     wait_until(lambda: site.deadline() == deadline + 1, "the guard has said go, and more")
 
@@ -219,11 +191,7 @@ def test_bug_a_keeper_that_was_stopped_started_a_server_after_its_guard_had_died
 
 
 def test_bug_without_its_record_a_tree_was_taken_for_dead(site: Site) -> None:
-    sidecar = site.sidecar()
-    sidecar.start(*SERVER, lives_ms=60_000)
-    sidecar.wait("Started")
-    site.beating("root", "daemon")
-    tree = site.processes(least=TREE)
+    sidecar, _, tree = _serving(site, lives_ms=60_000)
     keeper, guard = site.one(_keeper(site)), site.one(site.guard_pid())
     (site.run_dir / record.NAME).unlink()
 
@@ -260,11 +228,7 @@ def test_a_new_sidecar_finds_the_server_of_a_killed_one(site: Site) -> None:
 
 
 def test_nothing_happens_to_the_server_of_a_killed_sidecar_until_the_deadline(site: Site) -> None:
-    sidecar = site.sidecar()
-    deadline = sidecar.start(*SERVER, lives_ms=LIVES_MS, kill_margin_ms=MARGIN_MS)
-    sidecar.wait("Started")
-    site.beating("root", "daemon")
-    tree = site.processes(least=TREE)
+    sidecar, deadline, tree = _serving(site, **LEASE)
 
     sidecar.kill()
 
@@ -288,11 +252,7 @@ def test_a_polite_server_stops_by_itself(site: Site) -> None:
 
 
 def test_a_deaf_server_is_killed_at_the_instant_of_the_order(site: Site) -> None:
-    sidecar = site.sidecar()
-    sidecar.start(*SERVER, lives_ms=60_000)
-    sidecar.wait("Started")
-    site.beating("root", "daemon")
-    tree = site.processes(least=TREE)
+    sidecar, _, tree = _serving(site, lives_ms=60_000)
 
     kill_at = now_ms() + 300
     sidecar.order("stop", run="r1", kill_at=kill_at)
@@ -304,7 +264,7 @@ def test_a_deaf_server_is_killed_at_the_instant_of_the_order(site: Site) -> None
 
 def test_a_stop_kills_no_later_than_the_deadline(site: Site) -> None:
     sidecar = site.sidecar()
-    deadline = sidecar.start("deaf", lives_ms=LIVES_MS, kill_margin_ms=MARGIN_MS)
+    deadline = sidecar.start("deaf", **LEASE)
     sidecar.wait("Started")
     site.beating("root")
     sidecar.order("stop", run="r1", kill_at=deadline + 60_000)
@@ -377,6 +337,15 @@ def test_the_deadline_is_on_boottime_and_on_no_other_clock(site: Site) -> None:
         assert tree.dead(DIES_WITHIN_MS)
         assert site.last_life() < deadline
         assert sidecar.wait("Exited", run=str(frozen))["at"] >= deadline - MARGIN_MS
+
+
+def _serving(site: Site, **terms: Any) -> tuple[Sidecar, int, Tree]:
+    """Start a server; return its sidecar, its deadline and its tree, once all of that lives."""
+    sidecar = site.sidecar()
+    deadline = sidecar.start(*SERVER, **terms)
+    sidecar.wait("Started")
+    site.beating("root", "daemon")
+    return sidecar, deadline, site.processes(least=TREE)
 
 
 def _without_kernel_timer(site: Site) -> Path:
