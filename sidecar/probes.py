@@ -3,8 +3,7 @@
 One question, one answer, by a deadline, on the caller's thread; who asks how often and what three failures
 mean is not decided here. A probe never raises for what the server does: that is its answer.
 
-Not guaranteed: that a server which accepts a TCP connection works. The kernel accepts for a frozen process
-until its backlog is full (Java: 50 connections); use HTTP, or a command, where that matters.
+Not guaranteed: that a server which accepts a TCP connection works; use HTTP, or a command, where that matters.
 """
 
 import contextlib
@@ -12,12 +11,14 @@ import os
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import SplitResult, urlsplit
 
+from sidecar import accepted
 from sidecar.clock import BootClock, Clock, left_s
 from sidecar.config.given import without_secrets
 from sidecar.core.units import Instant
@@ -26,6 +27,8 @@ from sidecar.errors import ConfigError
 HEAD_BYTES_MAX = 16 * 1024
 """Of an HTTP answer; the status line is all that is looked at."""
 KILL_WAIT_S = 0.5
+LOOK_S, LOOK_MAX_S = 0.001, 0.05
+"""Between two looks whether a connection was accepted: the first is doubled up to the second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +57,15 @@ def within(probe: Probe, timeout_ms: int, clock: Clock | None = None) -> Finding
 
 @dataclass(frozen=True, slots=True)
 class TcpProbe:
-    """Every port accepts a connection, at the first of *hosts* that does.
+    """A program accepts connections at every port, at the first of *hosts* where it does.
 
-    *hosts* are numeric addresses: looking up a name has no deadline.
+    *hosts* are numeric addresses: looking up a name has no deadline. Not *accepting*: a port that is open is
+    enough, also that of a program which stands still. The kernel accepts for it until its backlog is full.
     """
 
     ports: Sequence[int]
     hosts: Sequence[str] = ("127.0.0.1",)
+    accepting: bool = True
     clock: Clock = field(default_factory=BootClock, repr=False)
 
     def check(self, deadline: Instant) -> Finding:
@@ -68,26 +73,38 @@ class TcpProbe:
         for port in self.ports:
             findings = []
             for host in self.hosts:
-                findings.append(_connects(host, port, left_s(deadline, self.clock)))
+                findings.append(self._connects(host, port, deadline))
                 if findings[-1].ok:
                     break
             else:
                 return findings[0] if findings else Finding(False, f"port {port}: no address")
         return OK
 
+    def _connects(self, host: str, port: int, deadline: Instant) -> Finding:
+        where = f"{host}:{port}"
+        try:
+            timeout_s = max(left_s(deadline, self.clock), 0.001)
+            with socket.create_connection((host, port), timeout_s) as connection:
+                # A free port above 32767 may be picked as the source port too: Linux then connects the
+                # socket with itself, and nobody listens.
+                if connection.getsockname() == connection.getpeername():
+                    return Finding(False, f"{where}: connection refused")
+                if self.accepting and not self._accepted(connection, deadline):
+                    return Finding(False, f"{where}: connected, but not accepted in time")
+                return OK
+        except TimeoutError:
+            return Finding(False, f"{where}: no answer in time")
+        except OSError as error:
+            return Finding(False, f"{where}: {_said(error)}")
 
-def _connects(host: str, port: int, timeout_s: float) -> Finding:
-    try:
-        with socket.create_connection((host, port), max(timeout_s, 0.001)) as connection:
-            # A free port above 32767 may be picked as the source port too: Linux then connects the
-            # socket with itself, and nobody listens.
-            if connection.getsockname() == connection.getpeername():
-                return Finding(False, f"{host}:{port}: connection refused")
-            return OK
-    except TimeoutError:
-        return Finding(False, f"{host}:{port}: no answer in time")
-    except OSError as error:
-        return Finding(False, f"{host}:{port}: {_said(error)}")
+    def _accepted(self, connection: socket.socket, deadline: Instant) -> bool:
+        look_s = LOOK_S
+        while accepted.waits(connection):
+            if (left := left_s(deadline, self.clock)) <= 0:
+                return False
+            time.sleep(min(look_s, left))
+            look_s = min(2 * look_s, LOOK_MAX_S)
+        return True
 
 
 def _said(error: OSError) -> str:

@@ -79,7 +79,7 @@ def ports(config: Config) -> Iterator[Finding]:
     probed = _probed(config)
     found = listeners()
     for port, key in probed.items():
-        if not within(TcpProbe((port,)), PORT_WITHIN_MS, BootClock()).ok:
+        if not within(TcpProbe((port,), accepting=False), PORT_WITHIN_MS, BootClock()).ok:
             yield ok("ports", f"{port} ({key}) is free")
             continue
         pid = found.get(port)

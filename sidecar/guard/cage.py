@@ -100,6 +100,9 @@ class Cage:
                 for _level, kind, raw in rest:
                     if kind == socket.SCM_CREDENTIALS and len(raw) == 12:
                         self.root_pid = struct.unpack("3i", raw)[0]
+            case {"started": _} if self.root_pid is None:  # "started" is an end of file: exec, or death
+                self.failed = "its process died before the command"
+                return "failed"
             case {"exit": int(status)}:
                 self.status = status
             case {"failed": str(reason)}:

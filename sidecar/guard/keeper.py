@@ -267,6 +267,8 @@ class Keeper:
             if data:
                 self.order = wire.decode(data)
                 self._become(wire.texts(self.order, "argv"), result)
+        except OSError as error:  # no descriptor is left, say, or its cgroup takes nobody
+            os.write(result, f"before the command: {error.strerror or error}".encode())
         finally:
             os._exit(127)
 

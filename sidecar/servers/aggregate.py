@@ -90,14 +90,14 @@ class AggregateKind:
         return found.client_port, found.web_port
 
     def default_probe(self) -> Probe:
-        """Connect to both."""
+        """Connect to both, and be accepted."""
         found = self._settings()
-        return TcpProbe((found.client_port, found.web_port), _hosts(found.server_ip), self._clock)
+        return TcpProbe((found.client_port, found.web_port), _hosts(found.server_ip), clock=self._clock)
 
     def self_activated_probe(self) -> Probe:
         """Connect to the client port, which a standby has shut."""
         found = serverxml.read(self._file)
-        return TcpProbe((found.client_port,), _hosts(found.server_ip), self._clock)
+        return TcpProbe((found.client_port,), _hosts(found.server_ip), accepting=False, clock=self._clock)
 
     def message(self, role: Role, ready: bool) -> str:
         """Return the text for ``status``."""
@@ -123,7 +123,9 @@ class AggregateKind:
 
     def _refuse_busy(self, found: settings.ServerSettings) -> None:
         for key in ("clientPort", "webAppsSslPort"):
-            probe = TcpProbe((found.ports[key],), _hosts(found.server_ip), self._clock)
+            probe = TcpProbe(
+                (found.ports[key],), _hosts(found.server_ip), accepting=False, clock=self._clock
+            )
             if within(probe, BUSY_PROBE_MS, self._clock).ok:
                 raise ServerError(
                     f"{self._file}: {key}: port {found.ports[key]} is in use by another program: "

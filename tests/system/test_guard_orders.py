@@ -9,6 +9,7 @@ Not covered: who dies when; see test_guard.py.
 import fcntl
 import json
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -310,7 +311,8 @@ def test_bug_a_stop_command_that_could_not_be_forked_killed_at_once() -> None:
 
 
 def test_bug_a_guard_failed_at_a_kill_after_its_keeper_was_reaped(tmp_path: Path) -> None:
-    script = "import os, sys; from sidecar.guard.cage import Cage; cage = Cage(0, sys.argv[1], 'token'); "
+    script = "import os, sys; from sidecar.guard import tree; from sidecar.guard.cage import Cage; "
+    script += "tree.Cgroup.make = lambda name: None; cage = Cage(0, sys.argv[1], 'token'); "
     script += "assert cage.wait_ready(); cage.told_go = True; os.kill(cage.pid, 9); cage.reap(); cage.kill()"
     subprocess.run([sys.executable, "-c", script, str(tmp_path)], timeout=30, check=True)
 
@@ -326,6 +328,7 @@ assert cage.wait_ready()
 cage.ends_at.write(kernel.now_ms() + int(sys.argv[2]))
 cage.go({"argv": ["/bin/touch", sys.argv[1] + "/ran"], "env": {}, "user": None, "cwd": "/"})
 os.waitpid(cage.pid, 0)
+cage.cgroup and cage.cgroup.remove()
 """
 
 
@@ -855,6 +858,45 @@ def test_the_instants_of_a_run() -> None:
     assert (terms.kill_ms, terms.kernel_ms, terms.reason()) == (9500, 19_499, "order")
     terms.stop(15_000)
     assert terms.kill_ms == 9500
+
+
+def test_a_start_that_fails_before_the_command_says_why() -> None:
+    """It counted as started, and as ended with status 127."""
+    parent = tree.Cgroup.make(f"sidecar-test-{os.getpid()}")
+    threads = Path(parent.path) / "threads" if parent else None
+    try:
+        if threads is None:
+            unavailable("needs a cgroup (v2) of its own")
+        threads.mkdir()
+        (threads / "cgroup.type").write_text("threaded")  # those beside it take no process now
+        with guards.site("process", unprivileged=False) as site:
+            site.before = ("sh", "-c", f'echo 0 > {threads.parent}/cgroup.procs; exec "$@"', "sh")
+            sidecar = site.sidecar()
+            sidecar.start("polite")
+            told = sidecar.wait("StartFailed", "Exited")
+            assert told["event"] == "StartFailed"
+            assert "Operation not supported" in told["reason"]
+        wait_until(lambda: parent and not parent.populated(), "nobody is in the cgroup")
+    finally:
+        if threads is not None and threads.exists():
+            threads.rmdir()
+        if parent:
+            parent.remove()
+
+
+def test_bug_a_server_that_died_before_its_command_cost_the_connection_to_the_guard(site: Site) -> None:
+    """It counted as started, with no pid: nothing that a client believes."""
+    site.tree = site.folder / "other"
+    shutil.copytree(guards.ROOT / "sidecar", site.tree / "sidecar")
+    path = site.tree / "sidecar/guard/keeper.py"
+    text, said = path.read_text(), 'self._tell({"root": True})'
+    assert text.count(said) == 1
+    path.write_text(text.replace(said, "os.kill(os.getpid(), signal.SIGKILL)"))
+    sidecar = site.sidecar()
+    sidecar.start("polite")
+    told = sidecar.wait("StartFailed", "Exited", "GuardLost")
+    assert told["event"] == "StartFailed"
+    assert "died before the command" in told["reason"]
 
 
 def test_a_cgroup_removed_while_it_is_read_is_an_empty_one() -> None:
