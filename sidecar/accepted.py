@@ -35,7 +35,7 @@ def waits(connection: socket.socket) -> bool:
     if len(answer) < _HEADER.size + _ANSWER.size or _HEADER.unpack_from(answer)[1] != _SOCK_DIAG_BY_FAMILY:
         return False
     _family, state, inode = _ANSWER.unpack_from(answer, _HEADER.size)
-    return state == _ESTABLISHED and inode == 0  # one that was closed has no inode either, and another state
+    return (state, inode) == (_ESTABLISHED, 0)  # one that was closed has no inode either, and another state
 
 
 def _question(family: int, of: tuple[str, int], peer: tuple[str, int]) -> bytes:

@@ -3,7 +3,8 @@
 One question, one answer, by a deadline, on the caller's thread; who asks how often and what three failures
 mean is not decided here. A probe never raises for what the server does: that is its answer.
 
-Not guaranteed: that a server which accepts a TCP connection works; use HTTP, or a command, where that matters.
+Not guaranteed: that a server which accepts a TCP connection works; use HTTP, or a command, where that
+matters.
 """
 
 import contextlib

@@ -41,7 +41,7 @@ MEANINGS = {
     "server.stop_timeout": "How long a planned stop may take before the kill: switchover, restart, end of the sidecar. The lease is renewed meanwhile.",
     "server.stop_signal": "The signal that asks the server to stop, with or without SIG.",
     "server.stop_command": "A program that asks it to stop, run instead of the signal; when it fails, the signal is sent all the same.",
-    "server.probes.ready.tcp": "Ports on this host that accept connections when the server is ready. `[]`: none. A check of one's own replaces the default; kind `command` has none and is ready at once.",
+    "server.probes.ready.tcp": "Ports on this host at which the server accepts connections when it is ready: the server, not the kernel for it. `[]`: none. A check of one's own replaces the default; kind `command` has none and is ready at once.",
     "server.probes.ready.http.url": "A request that must be answered with `status`. No credentials in it.",
     "server.probes.ready.http.status": "The status that means ready. Needs the URL.",
     "server.probes.ready.command": "A program that exits with 0 when the server is ready, run in `server.home`.",

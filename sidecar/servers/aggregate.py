@@ -123,9 +123,7 @@ class AggregateKind:
 
     def _refuse_busy(self, found: settings.ServerSettings) -> None:
         for key in ("clientPort", "webAppsSslPort"):
-            probe = TcpProbe(
-                (found.ports[key],), _hosts(found.server_ip), accepting=False, clock=self._clock
-            )
+            probe = TcpProbe((found.ports[key],), _hosts(found.server_ip), accepting=False, clock=self._clock)
             if within(probe, BUSY_PROBE_MS, self._clock).ok:
                 raise ServerError(
                     f"{self._file}: {key}: port {found.ports[key]} is in use by another program: "

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from sidecar.guard import record
+from sidecar.guard.tree import Cgroup
 from tests.harness import guards
 from tests.harness.guards import LEASE, LIVES_MS, MARGIN_MS, Sidecar, Site, Tree, now_ms
 from tests.harness.process import unavailable, wait_until
@@ -371,8 +372,11 @@ def test_bug_every_guard_left_a_cgroup_behind(end: str) -> None:
     with guards.site("process", unprivileged=False) as site:
         sidecar = site.sidecar(idle_exit_ms=200)
         guard = site.guard_pid()
-        if not _cgroups(guard):
+        possible = Cgroup.make(f"sidecar-test-{os.getpid()}")
+        if possible is None:
             unavailable("needs a cgroup (v2) of its own")
+        possible.remove()
+        wait_until(lambda: _cgroups(guard), "that of the keeper made in advance")
         if end == "killed with its server":
             sidecar.start(*SERVER, lives_ms=30_000)
             sidecar.wait("Started")

@@ -7,8 +7,11 @@ scripts. Not covered: a real AggreGate Server; a JVM is recognised by its name a
 import os
 import shutil
 import socket
+import socketserver
 import subprocess
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -66,10 +69,23 @@ def test_an_active_serves_with_role_1(server: Standin) -> None:
 
 def test_ready_means_both_ports(server: Standin) -> None:
     probe = kind_of(server).default_probe()
-    with socket.create_server(("127.0.0.1", server.client_port)):
+    with accepting(server.client_port):
         assert f":{server.web_port}: connection refused" in within(probe, 500).reason
-        with socket.create_server(("127.0.0.1", server.web_port)):
-            assert within(probe, 500).ok
+        with accepting(server.web_port):
+            assert within(probe, 20_000).ok
+
+
+@contextmanager
+def accepting(port: int) -> Iterator[None]:
+    server = socketserver.TCPServer(("127.0.0.1", port), socketserver.BaseRequestHandler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 def test_a_standby_monitors_and_would_detect_after_the_guard_has_ended_it(server: Standin) -> None:
@@ -88,6 +104,14 @@ def test_a_standby_that_activates_itself_is_noticed(server: Standin) -> None:
     kind.prepare("standby")
     server.start(self_activate=True)
     wait_until(lambda: within(kind.self_activated_probe(), 500).ok, "self-activation")
+
+
+def test_a_standby_that_has_activated_itself_is_noticed_also_while_it_stands_still(server: Standin) -> None:
+    kind = kind_of(server)
+    with socket.create_server(("127.0.0.1", server.client_port)):
+        assert within(kind.self_activated_probe(), 20_000).ok
+        with pytest.raises(ServerError, match="in use by another program"):
+            kind.prepare("standby")
 
 
 def test_the_role_survives_the_server_saving_its_file(server: Standin) -> None:

@@ -104,7 +104,7 @@ def test_bug_a_hung_server_looked_well_until_its_backlog_was_full(family: str) -
         assert timed(probe, 200).reason == f"{at}:{port}: connected, but not accepted in time"
         assert timed(TcpProbe([port], [at], accepting=False), 20_000) == OK
 
-        taken = []
+        taken: list[tuple[socket.socket, object]] = []
         late = threading.Timer(0.2, lambda: taken.extend(hung.accept() for _ in range(3)))
         late.start()  # the two from above stand before it
         assert timed(probe, 20_000) == OK
