@@ -176,13 +176,13 @@ def _still_declines(node: str | None, view: View) -> bool:
 
 
 def _gave_sign(known: View | None, view: View) -> bool:
-    """Tell whether the holder has shown itself since *known*: by the lock, or by what it says of itself."""
+    """Tell whether the holder has shown itself since *known*: by the lock, or by saying that it holds it."""
     if view.lock is None:
         return False
     if known is None or known.lock != view.lock:
         return True
     record = view.node(view.lock.node)  # one that has expired is no sign
-    return record is not None and record != known.node(record.node)
+    return record is not None and record.epoch == view.lock.epoch and record != known.node(record.node)
 
 
 def _granted(node: s.Node, grant: s.Granted, now: Instant, policy: s.Policy) -> s.Step:

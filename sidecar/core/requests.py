@@ -22,6 +22,8 @@ def hear(node: s.Node, now: Instant, policy: s.Policy) -> s.Step | None:
     request = None if memory.view is None else memory.view.request
     if request is None or request.state in FINISHED or memory.view is None or now < memory.answer_at:
         return None
+    if "request" in memory.view.unreadable:
+        return None  # there is another one by now, of a newer version
     if epoch_behind(memory):
         return None  # a store restored from an older snapshot has requests back that were concluded
     if request.kind == "restart":

@@ -17,7 +17,7 @@ from sidecar.clock import Clock, left_s, wall_ms
 from sidecar.core import state as s
 from sidecar.core.candidate import in_force
 from sidecar.core.decide import decide
-from sidecar.core.model import FINISHED, HistoryEntry, NodeRecord, ServerStats, Settings
+from sidecar.core.model import FINISHED, HistoryEntry, NodeRecord, ServerStats, Settings, View
 from sidecar.core.outlook import describe, wake_at
 from sidecar.core.units import NO_EPOCH, Epoch, Instant
 from sidecar.errors import BackendError, Conflict
@@ -119,7 +119,7 @@ class Shell:
             self._turned(Turn(self.node, self.policy, now))  # after the orders: see `Turn`
             record = self._tell(before, seen, now)
             if isinstance(seen, s.Seen):
-                self._tell_unreadable(set(seen.view.unreadable))
+                self._tell_unreadable(seen.view)
                 self._namesakes.seen(seen.view, self.policy.node, self.policy.instance)
             if isinstance(self.node.phase, s.Finished):
                 return self.node.phase
@@ -260,10 +260,10 @@ class Shell:
 
     # What others get to know.
 
-    def _tell_unreadable(self, keys: set[str]) -> None:
+    def _tell_unreadable(self, view: View) -> None:
+        keys = set(view.unreadable)
         for key in sorted(keys - self._unreadable):
-            meanwhile = "it counts as held" if key == "lock" else "the last good one counts"
-            emit(Raised(text=f"the key {key} holds no document known here; {meanwhile}"))
+            emit(Raised(text=f"the key {key} holds no document known here; {_meanwhile(key, view)}"))
         for key in sorted(self._unreadable - keys):
             emit(Notice(text=f"the key {key} can be read again, or is gone"))
         self._unreadable = keys
@@ -344,3 +344,11 @@ class Shell:
 def _stats_for_ms(known: ServerStats) -> int:
     """Return how long a measurement stands: the older the server was, the longer."""
     return min(STATS_EVERY_MS, max(STATS_FIRST_MS, round(known.uptime_s * 1000)))
+
+
+def _meanwhile(key: str, view: View) -> str:
+    if key == "lock":
+        return "it counts as held"
+    if key == "settings" and view.settings == Settings():
+        return "none was read since this start: nothing counts as set or paused"
+    return "the last good one counts"

@@ -592,6 +592,15 @@ def test_a_node_whose_record_expires_has_given_no_sign_of_life() -> None:
     assert told(alive, record_gone, lock_gone, grant(8)).detect_ms == 20
 
 
+@pytest.mark.parametrize(("epoch", "detect_ms"), [(EPOCH, 10), (NO_EPOCH, 20)])
+def test_bug_a_holder_that_had_ended_its_server_gave_a_sign_of_life(epoch: int, detect_ms: int) -> None:
+    """23 s without a server were told as 0.5 s: its lease had run out while the store was away."""
+    alive = s.Seen(view(lock("b"), by="b", nodes=(other("b", epoch=EPOCH, role="active"),)))
+    later = s.Seen(view(lock("b"), by="b", nodes=(other("b", epoch=epoch, seen_at_unix_ms=1),)))
+
+    assert told(alive, later, s.Seen(view(by="b")), grant(8)).detect_ms == detect_ms
+
+
 @pytest.mark.parametrize("released", ["lost, server proven dead", None])
 def test_a_forced_failover_is_told_as_one(released: str | None) -> None:
     broken = s.Seen(view(lock("b", state="broken", by="op@here"), by="b"))

@@ -286,3 +286,16 @@ def test_bug_a_request_that_a_restored_store_has_back_was_answered() -> None:
     later = decide(first.node, s.Tick(), at(POLICY.confirm_within_ms + 1), POLICY)
 
     assert answers(first) + answers(later) == []
+
+
+@pytest.mark.parametrize("unreadable", [(), ("request",)])
+def test_bug_a_request_of_a_newer_version_was_overwritten_by_the_answer_to_the_one_before(
+    unreadable: tuple[str, ...],
+) -> None:
+    accepted = view(lock(), nodes=(B,), request=request(state="accepted"))
+    lease = s.Serving(s.Lease(EPOCH, at(60_000)), 3)
+    first = decide(s.Node(lease, BUSY), s.Seen(accepted), NOW, POLICY)
+    newer = decide(first.node, s.Seen(replace(accepted, unreadable=unreadable)), at(1), POLICY)
+    later = decide(newer.node, s.Tick(), at(5_000), POLICY)
+
+    assert [state for state, _ in answers(later)] == ([] if unreadable else ["abandoned"])

@@ -15,6 +15,7 @@ from typing import Any, cast
 import psutil
 import pytest
 
+from sidecar import events
 from sidecar.core import state as s
 from sidecar.core.model import HistoryEntry, Override, Settings
 from sidecar.core.units import Epoch, Instant
@@ -151,6 +152,30 @@ def test_what_was_set_counts_before_the_configuration_through_a_reload(stage: St
     assert (stage.shell.policy.priority, stage.shell.policy.eligible) == (1, False)
     stage.shell._settled(s.Seen(view(lock("a"))))
     assert (stage.shell.policy.priority, stage.shell.policy.eligible) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("key", "settings", "meanwhile"),
+    [
+        (
+            "settings",
+            Settings(),
+            "none was read since this start: nothing counts as set or paused",
+        ),
+        ("settings", Settings(paused=True), "the last good one counts"),
+        ("lock", Settings(), "it counts as held"),
+    ],
+)
+def test_bug_a_last_good_one_counted_where_none_was_ever_read(
+    stage: Stage, key: str, settings: Settings, meanwhile: str
+) -> None:
+    told: list[events.Event] = []
+    stage.inbox.put(s.Seen(replace(view(lock()), settings=settings, unreadable=(key,))))
+    stage.inbox.put(Broken("end of the test"))
+    with events.listening(told.append), pytest.raises(RuntimeError, match="end of the test"):
+        stage.shell.run()
+    said = [event.text for event in told if isinstance(event, events.Raised)]
+    assert f"the key {key} holds no document known here; {meanwhile}" in said
 
 
 def test_the_orders_go_where_they_belong(stage: Stage) -> None:
