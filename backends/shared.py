@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from sidecar.core.model import EpochRecord, HistoryEntry, LockRecord, NodeRecord, Request, Settings, View
 from sidecar.core.units import NO_EPOCH, Epoch
-from sidecar.documents import EPOCH_MAX, decode
+from sidecar.documents import EPOCH_MAX, decode, mark_of
 from sidecar.errors import BadDocument, ConfigError, EpochBehind
 from sidecar.ports import BackendSettings
 
@@ -134,6 +134,9 @@ class Reader:
                 settings=self._read(SETTINGS, entries, Settings, bad) or Settings(),
                 versions={k: entries[k].version if k in entries else 0 for k in (REQUEST, SETTINGS)},
                 unreadable=tuple(bad),
+                mark_unreadable=max(
+                    (mark_of(entries[key].value) for key in bad if key.startswith(NODES)), default=NO_EPOCH
+                ),
             )
 
     def _read(self, key: str, entries: Mapping[str, Entry], kind: type[T], bad: list[str]) -> T | None:

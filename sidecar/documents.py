@@ -1,9 +1,9 @@
 """Documents in the backend: JSON with ``"v": 1``, read strictly and written canonically.
 
 A field that is not known here is ignored, so that a newer node may add one; a missing or mistyped
-one, an epoch or a TTL that cannot be, or another ``v``, makes the document unreadable as a whole.
-Nothing is ever guessed. In ``settings``, which nodes of all versions read and write again, such fields
-are kept, at every level.
+one, an epoch or a TTL that cannot be, or another ``v``, makes the document unreadable as a whole, but for
+the ``mark`` of a node. Nothing is ever guessed. In ``settings``, which nodes of all versions read and write
+again, such fields are kept, at every level.
 """
 
 import threading
@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from sidecar.core.model import Author, Override, Settings
+from sidecar.core.units import NO_EPOCH, Epoch
 from sidecar.errors import BadDocument
 
 VERSION = 1
@@ -32,6 +33,10 @@ _preparing = threading.Lock()
 
 class _Header(msgspec.Struct):
     v: int
+
+
+class _Marked(msgspec.Struct):
+    mark: int
 
 
 def prepared(kind: type[T]) -> type[T]:
@@ -78,6 +83,19 @@ def decode(key: str, raw: bytes, kind: type[T]) -> T:
         if not least <= number <= most:
             raise BadDocument(f"{key}: impossible {name} {number}")
     return value
+
+
+def mark_of(raw: bytes) -> Epoch:
+    """Return the ``mark`` of a node record that cannot be read, of whatever version; NO_EPOCH: it has none.
+
+    That nobody gives out an epoch again rests on it, so one new word elsewhere must not hide it.
+    """
+    try:
+        mark = msgspec.json.decode(raw[:SIZE_MAX_BYTES], type=prepared(_Marked)).mark
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return NO_EPOCH
+    least, most = LIMITS["mark"]
+    return Epoch(mark) if least <= mark <= most else NO_EPOCH
 
 
 def _settings(raw: bytes, kind: type[T]) -> T:

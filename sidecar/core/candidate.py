@@ -1,10 +1,11 @@
 """May this node ask for the lock, and how long does it let better ones go first?"""
 
 from dataclasses import replace
+from typing import NamedTuple
 
-from sidecar.core.model import FINISHED, NodeRecord, Request, Settings, View
+from sidecar.core.model import NodeRecord, Request, Settings, View
 from sidecar.core.state import Idle, Memory, Phase, Policy, Standing
-from sidecar.core.units import Instant
+from sidecar.core.units import Epoch, Instant
 
 ABSENT_CANDIDATE_RANKS = 4
 """How many ranks everybody waits for the node a command has named, before they go without it."""
@@ -20,12 +21,38 @@ def in_force(policy: Policy, settings: Settings) -> Policy:
     return replace(policy, priority=priority, eligible=eligible)
 
 
+class Wish(NamedTuple):
+    """Who is to have the lock next, as an operator has said."""
+
+    source: str | None  # who is to give it up
+    to: str | None  # None: whoever is best
+    epoch: Epoch  # of the source
+    forced: bool  # the source goes last: a `failover` has broken its lock
+
+
 def under_way(view: View) -> Request | None:
-    """Return the hand-over whose wishes count at a vacancy: confirmed, or forced."""
+    """Return the hand-over that is being carried out: the confirmed one."""
     request = view.request
-    if request is None or request.kind == "restart" or request.state in FINISHED:
+    if request is None or request.kind == "restart":
         return None
-    return request if request.state == "confirmed" or request.kind == "failover" else None
+    return request if request.state == "confirmed" else None
+
+
+def wish(memory: Memory) -> Wish | None:
+    """Return whose wishes count at this vacancy.
+
+    Before every request those of who has broken the lock: a request tells what somebody is about to do, and
+    may be overwritten by one who is too late to break anything.
+    """
+    view, broken = memory.view, memory.broken
+    if view is None:
+        return None
+    if broken is not None and broken.node and broken.epoch == view.epoch.epoch:
+        return Wish(broken.node, broken.to, broken.epoch, forced=True)
+    request = under_way(view)
+    if request is None:
+        return None
+    return Wish(request.source, request.to, request.epoch, forced=request.kind == "failover")
 
 
 def held_back(memory: Memory, policy: Policy) -> bool:
@@ -44,7 +71,7 @@ def paused(memory: Memory, policy: Policy) -> bool:
 
 def _needed(view: View | None, node: str) -> bool:
     request = None if view is None else under_way(view)
-    if view is None or request is None or request.state != "confirmed":
+    if view is None or request is None:
         return False
     return node in (request.source, request.to) or node not in view.settings.paused_nodes
 
@@ -79,18 +106,21 @@ def go_at(memory: Memory, policy: Policy) -> Instant | None:
     """Return when this node may ask for the lock by rank; None while it is not free."""
     if memory.view is None or memory.vacant_since is None:
         return None
-    return Instant(memory.vacant_since + rank(memory.view, policy) * policy.hold_back_ms)
+    return Instant(memory.vacant_since + rank(memory, policy) * policy.hold_back_ms)
 
 
-def rank(view: View, policy: Policy) -> int:
-    """Return how many steps this node lets others go first. Everybody computes the same order."""
+def rank(memory: Memory, policy: Policy) -> int:
+    """Return how many steps this node lets others go first. All who see the same compute the same order."""
+    view = memory.view
+    if view is None:
+        return 0
     gone = view.epoch.node if view.epoch.released is None else None  # it did not leave, it died
     others = [r for r in view.nodes if r.available and r.node not in (policy.node, gone)]
-    request = under_way(view)
-    mine = _preference(request, policy.node, policy.priority, healthy=True)
-    before = sum(_preference_of(request, other) < mine for other in others)
-    named_elsewhere = request is not None and request.to not in (None, policy.node)
-    candidate_gave_up = request is not None and view.epoch.epoch > request.epoch
+    wished = wish(memory)
+    mine = _preference(wished, policy.node, policy.priority, healthy=True)
+    before = sum(_preference_of(wished, other) < mine for other in others)
+    named_elsewhere = wished is not None and wished.to not in (None, policy.node)
+    candidate_gave_up = wished is not None and view.epoch.epoch > wished.epoch
     return before + (ABSENT_CANDIDATE_RANKS if named_elsewhere and not candidate_gave_up else 0)
 
 
@@ -100,16 +130,16 @@ def best_other(view: View, node: str) -> NodeRecord | None:
     return min(others, key=lambda record: _preference_of(None, record), default=None)
 
 
-def _preference_of(request: Request | None, record: NodeRecord) -> tuple[int, int, bool, str]:
-    return _preference(request, record.node, record.priority, healthy=record.state != "failed")
+def _preference_of(wished: Wish | None, record: NodeRecord) -> tuple[int, int, bool, str]:
+    return _preference(wished, record.node, record.priority, healthy=record.state != "failed")
 
 
 def _preference(
-    request: Request | None, node: str, priority: int, *, healthy: bool
+    wished: Wish | None, node: str, priority: int, *, healthy: bool
 ) -> tuple[int, int, bool, str]:
     named = 2
-    if request is not None:
-        named = 0 if node == request.to else 1 if node == request.source else 2
-        if request.kind == "failover" and named == 1:
+    if wished is not None:
+        named = 0 if node == wished.to else 1 if node == wished.source else 2
+        if wished.forced and named == 1:
             named = 3  # the one that was forced out goes last
     return named, -priority, not healthy, node

@@ -13,8 +13,7 @@ def newest(view: View) -> tuple[Epoch, str | None]:
     got = (view.epoch.epoch, view.epoch.node)
     if view.lock is not None and view.lock.epoch > view.epoch.epoch:
         got = (view.lock.epoch, view.lock.node)
-    told = max((record.mark for record in view.nodes), default=NO_EPOCH)
-    return got if told <= got[0] else (told, None)
+    return got if view.mark <= got[0] else (view.mark, None)
 
 
 def marked(memory: Memory, epoch: Epoch, node: str | None) -> tuple[Epoch, str | None]:

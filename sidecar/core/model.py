@@ -176,7 +176,8 @@ class View:
     taken over at once (backends without leases of their own; always False elsewhere).
     ``versions`` are for compare-and-set (0: the key does not exist). ``unreadable`` names the keys
     that hold no document known here; such a key's last good value stays in the view, except
-    that an unreadable ``lock`` counts as held by somebody unknown (`lock_unreadable`).
+    that an unreadable ``lock`` counts as held by somebody unknown (`lock_unreadable`). ``mark_unreadable``
+    is the highest epoch that a node has seen whose record is among them, by that record.
     """
 
     revision: int
@@ -188,6 +189,12 @@ class View:
     settings: Settings = Settings()
     versions: dict[str, int] = field(default_factory=dict)  # "request", "settings"
     unreadable: tuple[str, ...] = ()
+    mark_unreadable: Epoch = NO_EPOCH
+
+    @property
+    def mark(self) -> Epoch:
+        """Return the highest epoch that any node says it has seen."""
+        return max([self.mark_unreadable, *(record.mark for record in self.nodes)])
 
     @property
     def lock_unreadable(self) -> bool:

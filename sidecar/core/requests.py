@@ -114,7 +114,9 @@ def objection(request: Request, view: View, memory: s.Memory, policy: s.Policy) 
 
 def _conclude(node: s.Node, request: Request, view: View, now: Instant, policy: s.Policy) -> s.Step | None:
     """Say what became of a hand-over that was asked of an earlier active."""
-    if request.kind == "switchover" and request.state != "confirmed":
+    broken = node.memory.broken
+    begun = request.state == "confirmed" or (broken is not None and broken.request == request.id)
+    if not begun:
         return answer(node, request, "abandoned", now, policy, f"{policy.node} became active meanwhile")
     if request.to in (None, policy.node) and request.source != policy.node:
         return answer(node, request, "done", now, policy, f"{policy.node} is active")

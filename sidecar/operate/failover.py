@@ -14,7 +14,19 @@ from sidecar.core.units import NO_EPOCH, Epoch, Instant, silence_ms
 from sidecar.documents import EPOCH_MAX
 from sidecar.errors import BackendError, Conflict, Failed, OutcomeUnknown, Refused, TimedOut
 from sidecar.operate import words
-from sidecar.operate.asking import UNSURE, Done, Gap, Not, Tell, Unsure, Verdict, new_request, settled, so_far
+from sidecar.operate.asking import (
+    UNSURE,
+    Done,
+    Gap,
+    Not,
+    Tell,
+    Unsure,
+    Verdict,
+    new_request,
+    settled,
+    so_far,
+    under_way,
+)
 from sidecar.operate.desk import PAUSE_MS, READ_WITHIN_MS, Desk, Follower, pause
 from sidecar.operate.handover import serves
 
@@ -109,9 +121,11 @@ def failover(desk: Desk, what: Plan, timeout_ms: int, tell: Tell) -> Done:
     _still(follower.view, what)
     plan(desk, follower.view, what.to)
     request = new_request(desk, what.view, "failover", what.source, what.to)
-    _note(desk, follower, request, "asked")
+    overtaken = under_way(follower.view)  # stands until the lock is broken: until then nothing overtakes it
+    if overtaken is None:
+        _note(desk, follower, request, "asked")
     _break(desk, follower, what, request)
-    _note(desk, follower, request, "confirmed")
+    _note(desk, follower, request, "confirmed", over=overtaken)
     tell(
         f"the lock of {what.source or 'nobody known'} is broken (id {request.id[:8]}); "
         f"it is free in at most {words.span(what.ttl_ms)}"
@@ -120,7 +134,12 @@ def failover(desk: Desk, what: Plan, timeout_ms: int, tell: Tell) -> Done:
     def judge(view: View) -> Verdict:
         return judge_takeover(view, request)
 
-    return _await(desk, follower, judge, until, timeout_ms, "failover", tell)
+    done = _await(desk, follower, judge, until, timeout_ms, "failover", tell)
+    noted = follower.view.request
+    if noted is not None and (noted.id, noted.state) == (request.id, "abandoned"):
+        # The active gave it up while the break was on its way.
+        _note(desk, follower, request, "done", f"{done.node} is active")
+    return done
 
 
 def _still(view: View, what: Plan) -> None:
@@ -145,18 +164,27 @@ def judge_takeover(view: View, request: Request) -> Verdict:
     return Not(f"{holder.node} is {what} at epoch {holder.epoch}{instead}")
 
 
-def _note(desk: Desk, follower: Follower, request: Request, state: RequestState, reason: str = "") -> None:
+def _note(
+    desk: Desk,
+    follower: Follower,
+    request: Request,
+    state: RequestState,
+    reason: str = "",
+    over: Request | None = None,
+) -> None:
     """Write where the failover stands, for the others to see. It does not depend on that.
 
-    Only the first note must succeed, so that two failovers do not both begin unseen.
+    Only the first note must succeed, so that two failovers do not both begin unseen. A later one replaces no
+    request but its own and *over*.
     """
     first, until = state == "asked", desk.after(READ_WITHIN_MS)
     while True:
         view = follower.view
         expected = view.versions.get("request", 0)
-        ours = view.request is not None and view.request.id == request.id
-        if ours and view.request is not None and view.request.state == state:
+        found = view.request
+        if found is not None and (found.id, found.state) == (request.id, state):
             return
+        ours = found is not None and found.id in (request.id, over.id if over is not None else None)
         if not first and not ours:
             return  # somebody else's by now
         new, written = replace(request, state=state, reason=reason or None), False
@@ -290,7 +318,7 @@ def await_free(desk: Desk, view: View, own_mark: Epoch, tell: Tell) -> View:
 
 
 def _floor(view: View, own_mark: Epoch) -> Epoch:
-    return max([own_mark, *(record.mark for record in view.nodes)])
+    return max(own_mark, view.mark)
 
 
 def plan_raise(view: View, own_mark: Epoch) -> RaisePlan:
@@ -299,7 +327,6 @@ def plan_raise(view: View, own_mark: Epoch) -> RaisePlan:
     Raises:
         Refused: It is not behind, or somebody holds the lock.
     """
-    marks = {record.node: record.mark for record in view.nodes}
     floor = _floor(view, own_mark)
     store = view.epoch.epoch
     holder = view.holder
@@ -316,13 +343,17 @@ def plan_raise(view: View, own_mark: Epoch) -> RaisePlan:
         raise Refused(
             f"the store's epoch {store} is not behind: the highest seen by a node that is there is {floor}"
         )
-    seen = ", ".join(f"{node} has seen {mark}" for node, mark in sorted(marks.items())) or "no node is there"
-    here = f", this node {own_mark}" if own_mark else ""
+    told = sorted((record.node, record.mark) for record in view.nodes)
+    seen = [f"{node} has seen {mark}" for node, mark in told] or ["no node is there"]
+    if view.mark_unreadable:
+        seen.append(f"a node whose record cannot be read has seen {view.mark_unreadable}")
+    if own_mark:
+        seen.append(f"this node {own_mark}")
     return RaisePlan(
         view,
         floor,
         (
-            f"the store is at epoch {store}; {seen}{here}: it was wiped, restored or replaced",
+            f"the store is at epoch {store}; {', '.join(seen)}: it was wiped, restored or replaced",
             "a node that is not there may have seen a higher one, or may be active unknown to this store",
             "make sure that no server of this cluster runs elsewhere",
         ),

@@ -109,6 +109,42 @@ def test_the_lock_that_changed_hands_while_the_user_thought_is_not_broken(dead: 
     assert dead.view().holder is not None
 
 
+def test_bug_a_failover_overtook_a_confirmed_switchover_before_it_had_broken_anything(dead: Stage) -> None:
+    confirmed = request("switchover", "confirmed")
+    dead.write(confirmed)
+    desk = dead.desk()
+
+    class Watched(Interposed):
+        def break_lock(self, epoch: Epoch, **how: object) -> None:
+            assert dead.view().request == confirmed
+            self._real.break_lock(epoch, **how)  # type: ignore[arg-type]
+
+    with dead.acting(lambda: take_over_from_switchover(dead)):
+        failover(dead, plan(dead), desk=replace(desk, backend=Watched(desk)))  # type: ignore[arg-type]
+
+
+def take_over_from_switchover(stage: Stage) -> None:
+    stage.await_view(lambda view: view.request is not None and view.request.kind == "failover")
+    take_over(stage)
+
+
+def test_bug_a_failover_that_came_about_was_left_as_abandoned(dead: Stage) -> None:
+    """The active had waited for the break as long as it waits, and the break came all the same."""
+
+    def abandon() -> None:
+        asked = dead.await_request("confirmed")
+        dead.write(replace(asked, state="abandoned", reason="the lock was not broken"))
+        dead.release()
+        dead.acquire("node-b")
+
+    with dead.acting(abandon):
+        failover(dead, plan(dead))
+
+    left = dead.view().request
+    assert left is not None
+    assert (left.state, left.reason) == ("done", "node-b is active")
+
+
 class Interposed:
     """A backend with something happening before or after the lock is broken."""
 
@@ -415,6 +451,13 @@ def test_the_epoch_is_raised_over_every_mark_of_others(stage: Stage) -> None:
     stage.appear("node-a", mark=Epoch(17), state="failed")
 
     assert operation.plan_raise(stage.view(), own_mark=Epoch(3)).floor == 17
+
+
+def test_the_epoch_is_raised_over_the_mark_of_a_node_whose_record_cannot_be_read(stage: Stage) -> None:
+    what = operation.plan_raise(replace(stage.view(), mark_unreadable=Epoch(30)), own_mark=Epoch(3))
+
+    assert what.floor == 30
+    assert "a node whose record cannot be read has seen 30" in what.risks[0]
 
 
 def test_the_epoch_is_raised_over_every_mark(stage: Stage) -> None:

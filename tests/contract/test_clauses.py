@@ -8,6 +8,7 @@ Not covered here: a store or network that fails (test_faults.py), what one store
 import json
 import multiprocessing
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from sidecar.clock import BootClock
 from sidecar.core.model import EpochRecord, Settings
 from sidecar.core.units import NO_EPOCH, Epoch, Instant
+from sidecar.documents import encode
 from sidecar.errors import BackendError, BadDocument, ConfigError, Conflict, EpochBehind, NotHolder
 from sidecar.plugins import load_backend
 from sidecar.ports import Backend, BackendSettings, Grant
@@ -487,6 +489,29 @@ def test_c13_unreadable_keys_are_named_and_the_rest_is_shown(
     assert set(fresh.unreadable) == set(keys)
     changed = a.write(order("mended"), expected=fresh.versions["request"], deadline=soon())
     assert a.read(deadline=soon()).versions["request"] == changed
+
+
+@pytest.mark.parametrize(
+    ("changes", "mark"),
+    [
+        ({"state": "draining"}, 5),
+        ({"v": 2, "epoch": None}, 5),
+        ({"mark": "5"}, 0),
+        ({"state": "draining", "mark": 10**17}, 0),
+    ],
+    ids=str,
+)
+def test_c13_the_mark_of_a_node_whose_record_cannot_be_read_is_shown(
+    a: Backend, store: Store, namespace: str, changes: dict[str, object], mark: int
+) -> None:
+    """Of a newer version, say. A node that knows nothing would believe a store that was wiped."""
+    written = json.loads(encode(replace(node("x"), mark=Epoch(5))))
+    store.put(namespace, "nodes/x", json.dumps(written | changes))
+
+    view = a.read(deadline=soon())
+
+    assert view.unreadable == ("nodes/x",)
+    assert view.mark == view.mark_unreadable == mark
 
 
 HELD = {"v": 1, "node": "a", "instance": "a-1", "epoch": 7, "ttl_ms": 1_000, "state": "held"}

@@ -12,7 +12,7 @@ from sidecar.core import state as s
 from sidecar.core.advance import KILLS_MAX, LEASE_OVER
 from sidecar.core.candidate import in_force, rank
 from sidecar.core.decide import begin, decide
-from sidecar.core.model import NOBODY, LockRecord, NodeRecord, Override, Settings
+from sidecar.core.model import NOBODY, LockRecord, NodeRecord, Override, Settings, View
 from sidecar.core.outlook import describe, wake_at
 from sidecar.core.units import NO_EPOCH, Epoch, Instant, lease_deadline, silence_ms, usable_ms
 from tests.core.made import (
@@ -194,6 +194,15 @@ def test_nobody_campaigns_in_a_store_that_is_behind() -> None:
     assert step(s.Idle(), s.Seen(view(epoch=7)), replace(FREE, view=None)).actions == (s.Acquire(EPOCH),)
 
 
+def test_bug_a_store_was_believed_though_a_record_that_cannot_be_read_said_it_was_behind() -> None:
+    nobody_knows = s.Memory(mark=NO_EPOCH)
+    wiped = view(epoch=0, by=None)
+
+    assert s.Acquire(NO_EPOCH) in step(s.Idle(), s.Seen(wiped), nobody_knows).actions
+    told = step(s.Idle(), s.Seen(replace(wiped, mark_unreadable=EPOCH)), nobody_knows)
+    assert told.actions == (s.SaveMark(s.Mark(EPOCH, None)),)
+
+
 def test_a_hold_that_never_reached_us_is_asked_for_again_or_given_back() -> None:
     stray = s.Seen(view(lock("a", 8), epoch=8))
 
@@ -209,25 +218,51 @@ def test_each_rank_holds_back_a_moment() -> None:
     seen = view(by="c", nodes=(other("b", priority=200), other("0"), other("z")))
     memory = replace(FREE, view=seen)
 
-    assert rank(seen, POLICY) == 2
+    assert rank(memory, POLICY) == 2
     hold_back_ms = 2 * POLICY.hold_back_ms
     assert step(s.Idle(), s.Tick(), memory, after_ms=hold_back_ms - 1).actions == ()
     assert step(s.Idle(), s.Tick(), memory, after_ms=hold_back_ms).actions == (s.Acquire(EPOCH),)
+
+
+def rank_at(found: View, broken: LockRecord | None = None) -> int:
+    return rank(s.Memory(view=found, broken=broken), POLICY)
 
 
 def test_who_died_is_not_waited_for_and_who_is_named_goes_first() -> None:
     b, c = other("b", priority=200), other("c")
     to_c = request(state="confirmed", source="b", to="c")
 
-    assert rank(view(by="b", nodes=(b,)), POLICY) == 0
-    assert rank(view(by="b", released="stopped", nodes=(b,)), POLICY) == 1
-    assert rank(view(by="b", released="switchover", nodes=(c,), request=to_c), POLICY) == 5
+    assert rank_at(view(by="b", nodes=(b,))) == 0
+    assert rank_at(view(by="b", released="stopped", nodes=(b,))) == 1
+    assert rank_at(view(by="b", released="switchover", nodes=(c,), request=to_c)) == 5
     to_a = replace(to_c, to="a")
-    assert rank(view(by="b", released="switchover", nodes=(b, c), request=to_a), POLICY) == 0
-    forced = request("failover", source="b", to=None)
-    assert rank(view(by="x", nodes=(b, c), request=forced), POLICY) == 0
+    assert rank_at(view(by="b", released="switchover", nodes=(b, c), request=to_a)) == 0
+    forced = request("failover", "confirmed", source="b", to=None)
+    assert rank_at(view(by="x", nodes=(b, c), request=forced)) == 0
     gave_up = view(epoch=8, by="c", released="failed", nodes=(b, c), request=to_c)
-    assert rank(gave_up, POLICY) == 2  # the candidate, then the source
+    assert rank_at(gave_up) == 2  # the candidate, then the source
+
+
+def test_bug_a_failover_that_had_broken_nothing_decided_who_becomes_active() -> None:
+    """It overwrote a switchover that was being carried out, and was killed before it broke the lock."""
+    b, c = other("b"), other("c")
+    asked = request("failover", "asked", source="b", to="c")
+
+    assert rank_at(view(by="b", released="switchover to a", nodes=(b, c), request=asked)) == 0
+
+
+def test_bug_a_second_failover_that_came_too_late_undid_whom_the_first_had_named() -> None:
+    b, c = other("b"), other("c")
+    late = request("failover", "confirmed", source="b", to="c")
+    for_us = lock("b", state="broken", by="op@here", to="a", request="first")
+    free = view(by="b", nodes=(b, c), request=late)
+
+    assert rank_at(free, for_us) == 0
+    assert rank_at(free, replace(for_us, to="c")) == 5  # c, and four ranks for it to come
+    assert rank_at(free, replace(for_us, epoch=Epoch(EPOCH - 1))) == 5  # of an earlier vacancy
+    assert (
+        rank_at(replace(free, request=None), replace(for_us, node="", to=None)) == 0
+    )  # the epoch was raised
 
 
 @pytest.mark.parametrize(

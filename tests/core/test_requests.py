@@ -180,9 +180,10 @@ def test_only_a_serving_active_of_that_epoch_hears_a_switchover(phase: s.Phase) 
         ("switchover", "confirmed", "b", "c", "failed", "a took over instead of c"),
         ("switchover", "asked", "b", "a", "abandoned", "a became active meanwhile"),
         ("switchover", "accepted", "b", "a", "abandoned", "a became active meanwhile"),
-        ("failover", "asked", "b", None, "done", "a is active"),
-        ("failover", "asked", "a", None, "rolled_back", "None: it did not take over"),
-        ("failover", "asked", "b", "c", "failed", "a took over instead of c"),
+        ("failover", "asked", "b", None, "abandoned", "a became active meanwhile"),
+        ("failover", "confirmed", "b", None, "done", "a is active"),
+        ("failover", "confirmed", "a", None, "rolled_back", "None: it did not take over"),
+        ("failover", "confirmed", "b", "c", "failed", "a took over instead of c"),
     ],
 )
 def test_the_next_active_tells_what_became_of_it(
@@ -192,6 +193,19 @@ def test_the_next_active_tells_what_became_of_it(
 
     assert answers(hear(serving(), asked, other(message="Cooling down"))) == [(outcome, reason)]
     assert answers(hear(s.Starting(LEASE, 3, at(900)), asked)) == []
+
+
+@pytest.mark.parametrize(("by", "outcome"), [("r1", "done"), ("another", "abandoned")])
+def test_a_failover_that_is_only_asked_has_begun_when_the_lock_was_broken_for_it(
+    by: str, outcome: str
+) -> None:
+    """The command may have been killed in between."""
+    asked = request("failover", "asked", epoch=6, source="b", to=None)
+    broken = lock("b", 6, state="broken", by="op@here", request=by)
+
+    heard = hear(serving(), replace(asked, id="r1"), memory=replace(BUSY, broken=broken))
+
+    assert [state for state, _ in answers(heard)] == [outcome]
 
 
 def test_a_failover_whose_lock_was_never_broken_is_abandoned() -> None:

@@ -40,6 +40,7 @@ MUTANTS = (
     Mutant("etcd: the watch starts one too late", "backends/_etcd_watch.py", "start_revision=start.revision + 1", "start_revision=start.revision + 2", f"{CLAUSES} -k c10 and etcd34"),
     Mutant("etcd: nobody checks a silent watch", "backends/_etcd_watch.py", "            if self._clock.now() >= check_at and self._following:\n                self._check(deadline)", "", f"{FAULTS} {ETCD} -k (silent or silence) and not local"),
     Mutant("any: the floor is ignored", "backends/shared.py", "    if epoch < floor:", "    if epoch < 0:", f"{CLAUSES} -k c7 and (local or etcd34)"),
+    Mutant("any: a record that cannot be read hides its mark", "backends/shared.py", "(mark_of(entries[key].value) for key in bad if key.startswith(NODES))", "(NO_EPOCH for key in bad if key.startswith(NODES))", "tests/contract/test_clauses.py -k test_c13_the_mark_of_a_node_whose_record_cannot_be_read and local"),
     Mutant("any: the last epoch is given out", "backends/shared.py", "    if epoch >= EPOCH_MAX:", "    if epoch < 0:", "tests/core/test_garbage.py::test_the_last_epoch_is_not_given_out"),
     Mutant("any: an unreadable lock is vacant", "backends/shared.py", "            bad.append(key)", "            bad.append(key) if key != LOCK else None", f"{CLAUSES} -k c13 and (local or etcd34)"),
     Mutant("any: clusters share a prefix", "backends/shared.py", '{settings.cluster}/"', '{settings.cluster[:4]}/"', f"{CLAUSES} -k c14 and (local or etcd34)"),
