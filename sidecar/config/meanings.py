@@ -33,7 +33,7 @@ MEANINGS = {
     "server.kind": "`aggregate`: an AggreGate Server, its role set in `server.xml`. `command`: any program; active means running.",
     "server.home": "Where `server.xml`, `*.vmoptions` and `logs/` are and the server runs (kind `aggregate`); probes that are commands run here too.",
     "server.command": "What to start, as a list: no shell, so no quoting and no surprises. Must be given for kind `command`.",
-    "server.config_file": "Name of the server's own configuration file, in `server.home` (kind `aggregate`).",
+    "server.config_file": "Name of the server's own configuration file, in `server.home` (kind `aggregate`). Another than `server.xml` needs `-f` with the same name in `server.command`, which tells the server.",
     "server.standby": "`monitoring`: a standby node runs the server as a failover node, which starts faster but needs memory. `stopped`: it does not run; its `server.xml` has the standby's role all the same, so that a start outside the sidecar makes no second active.",
     "server.user": "The user the server runs as; without it the sidecar's own. Needs a sidecar that may change users.",
     "server.environment": "Further variables for the server. Their values are never shown. `SIDECAR_CLUSTER`, `SIDECAR_NODE`, `SIDECAR_ROLE` and `SIDECAR_EPOCH` are set by the sidecar.",

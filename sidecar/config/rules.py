@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sidecar.config import compound, kinds
+from sidecar.config import compound, kinds, launcher
 from sidecar.config.durations import render
 from sidecar.config.files import read_file, reason
 from sidecar.config.given import Sources, plugin_section
@@ -146,6 +146,10 @@ def _server(sources: Sources, values: Values) -> None:
         raise sources.problem(
             "server.command", "missing, and server.kind is command; give the program to run"
         )
+    if values["server.kind"] == "aggregate":
+        told = (values[f"server.{name}"] for name in ("home", "config_file", "command"))
+        if found := launcher.contradiction(*told):
+            raise sources.problem(*found)
     for probe in ("ready", "alive"):
         section = f"server.probes.{probe}.http"
         if f"{section}.status" in sources.found and f"{section}.url" not in sources.found:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from sidecar.config import compound as c
 from sidecar.config import kinds as k
+from sidecar.config import launcher
 from sidecar.config.group import Declared, Group, Values, extra, key, section
 from sidecar.config.group import Derived as Derived
 from sidecar.config.group import Required as Required
@@ -209,7 +210,10 @@ class Server(Group):
     )
     command: tuple[str, ...] = key(
         c.Argv(),
-        Derived("ag_server_console in server.home", lambda v, g: (f"{v['server.home']}/ag_server_console",)),
+        Derived(
+            "ag_server_console in server.home, with -f for another server.config_file",
+            lambda v, g: launcher.default(v["server.home"], v["server.config_file"]),
+        ),
     )
     config_file: str = key(k.Text(), "server.xml")
     standby: str = key(

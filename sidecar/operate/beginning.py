@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from sidecar.config import launcher
 from sidecar.config.command_line import backend_values
 from sidecar.config.given import Given, Origin, Sources
 from sidecar.config.load import finish
@@ -15,9 +16,10 @@ from sidecar.config.schema import KEYS, Required
 from sidecar.config.template import template
 from sidecar.errors import ConfigError, Failed, Refused, UsageError
 from sidecar.servers import serverxml, settings
-from sidecar.servers.rivals import LAUNCHERS
 
 ROLES = {"0": "None", "1": "Master", "2": "Failover"}
+CONSOLES = launcher.LAUNCHERS[:2]
+"""Those that stay in the foreground, the one that is the default first."""
 FAILOVER_PRIORITY = 50
 """Of a node that was a native failover node: below the default, so that the master of before goes first."""
 
@@ -95,11 +97,11 @@ def _backend(backend: str) -> dict[str, object]:
 def _server(found: settings.ServerSettings) -> Mapping[str, object]:
     path = found.path.absolute()
     home = path.parent
-    launcher = next((home / name for name in sorted(_consoles()) if (home / name).exists()), None)
-    command = [str(launcher or home / "ag_server_console")]
-    given: dict[str, object] = {"server.home": str(home), "server.command": command}
-    if path.name != "server.xml":
-        given |= {"server.config_file": path.name, "server.command": [*command, "-f", path.name]}
+    program, *told = launcher.default(str(home), path.name)
+    there = next((str(home / name) for name in CONSOLES if (home / name).exists()), program)
+    given: dict[str, object] = {"server.home": str(home), "server.command": [there, *told]}
+    if told:
+        given["server.config_file"] = path.name
     if owner := _owner(path):
         given["server.user"] = owner
     if found.cluster_role == "2":
@@ -117,11 +119,6 @@ def _owner(path: Path) -> str | None:
         return None if number in (0, os.geteuid()) else pwd.getpwuid(number).pw_name
     except (OSError, KeyError):  # KeyError: of another machine, or of an archive
         return None
-
-
-def _consoles() -> frozenset[str]:
-    """Return the launchers that stay in the foreground."""
-    return LAUNCHERS - {"ag_server_service"}
 
 
 def _notes(found: settings.ServerSettings) -> tuple[str, ...]:

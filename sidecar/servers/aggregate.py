@@ -62,11 +62,7 @@ class AggregateKind:
         found = self._settings()
         self._refuse_rivals(rivals.services(self._home, self._root), "would start a server at boot")
         self._refuse_processes(ours)
-        return (
-            settings.warnings(found)
-            + self._file_warnings()
-            + java.warnings(java.options_file(self._home, self._command))
-        )
+        return settings.warnings(found) + java.warnings(java.options_file(self._home, self._command))
 
     def prepare(self, role: Role, ours: Collection[int] = ()) -> Launch | None:
         """Write the role into ``server.xml``, on a stopped standby too: a stray start is harmless then."""
@@ -129,11 +125,6 @@ class AggregateKind:
                     f"{self._file}: {key}: port {found.ports[key]} is in use by another program: "
                     "stop it or give another port"
                 )
-
-    def _file_warnings(self) -> list[str]:
-        if self._file.name == "server.xml" or "-f" in self._command:
-            return []
-        return [f"server.command: no -f {self._file.name}: the server will read server.xml"]
 
 
 def _hosts(server_ip: str) -> tuple[str, ...]:

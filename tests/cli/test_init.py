@@ -88,10 +88,19 @@ def test_a_server_that_is_there_is_taken_over(home: Path, tmp_path: Path) -> Non
     assert result.stdout == f"{file}: written; next: sidecar validate -c {file}\n"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     config = load(file, {})
-    assert (config.server.home, config.server.command) == (str(home), (f"{home}/ag_server",))
+    assert (config.server.home, config.server.command) == (str(home), (f"{home}/ag_server",)), "all there is"
     assert "#tcp: [6460, 8443]" in file.read_text(), "the ports of server.xml"
     validated = CliRunner().invoke(main, ["validate", "-c", str(file)])
     assert validated.exit_code == 0, validated.output
+
+
+def test_bug_the_launcher_of_a_whole_installation_was_not_the_default_one(home: Path) -> None:
+    for name in ("ag_server_console", "ag_server_service"):
+        (home / name).touch()
+
+    command = from_text(written("--from", home / "server.xml"), {}, source="x").server.command
+
+    assert command == (f"{home}/ag_server_console",)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")

@@ -404,3 +404,53 @@ def test_exec_has_no_hooks() -> None:
     environ = {"SIDECAR_HOOKS__ON_ACTIVE": "x"}
     with pytest.raises(ConfigError, match=r"SIDECAR_HOOKS__ON_ACTIVE .hooks.on_active.: exec has no hooks"):
         for_exec("local:///x", "c", "n", 10_000, 3, ["true"], False, Path("/s"), environ=environ)
+
+
+NO_F = "server.config_file: 'plant.xml', but server.command has no -f: the server would read server.xml"
+OTHER_F = "server.command: -f 'plant.xml': the server would not read server.config_file, 'server.xml'"
+OTHER_O = "server.command: -o '/opt/b' is not server.home, in whose 'server.xml' the role is written"
+
+
+@pytest.mark.parametrize(
+    ("server", "says"),
+    [
+        ("config_file: plant.xml, command: [/opt/aggregate/ag_server]", NO_F),
+        ("config_file: plant.xml, command: [/bin/setsid, -f, plant.xml, ./ag_server]", NO_F),
+        ("config_file: plant.xml, command: [./ag_server, -f]", "-f '': the server would not read"),
+        ("command: [./ag_server, -f, plant.xml]", OTHER_F),
+        ("command: [./ag_server, -f, server.xml, -f, plant.xml]", OTHER_F),
+        ("command: [./ag_server, -f, /opt/b/server.xml]", "-f '/opt/b/server.xml': the server would not"),
+        ("command: [/opt/own/start, -f, plant.xml]", OTHER_F),
+        ("command: [/bin/su, -c, \"./ag_server -f 'plant.xml'\", ag]", OTHER_F),
+        ('command: [/bin/sh, -c, "exec ./it\'s -f plant.xml"]', OTHER_F),
+        ("command: [./ag_server, -o, /opt/b]", OTHER_O),
+    ],
+)
+def test_bug_the_role_was_written_into_a_file_that_the_server_does_not_read(server: str, says: str) -> None:
+    """Two nodes whose servers read a server.xml with clusterRole 1 in it were both active."""
+    with pytest.raises(ConfigError) as caught:
+        from_text(f"{LOCAL}server: {{{server}}}\n", {}, source="bad.yml")
+
+    assert says in str(caught.value)
+    assert str(caught.value).startswith("bad.yml:4: server.")
+
+
+@pytest.mark.parametrize(
+    "server",
+    [
+        "config_file: plant.xml, command: [./ag_server, -f, ./plant.xml, -o, /opt/aggregate/]",
+        "home: /opt/b, config_file: plant.xml, command: [/opt/c/ag_server, -f, /opt/b/plant.xml]",
+        "command: [./ag_server_console, -f, server.xml, -o, .]",
+        "command: [/bin/setsid, -f, ./ag_server]",
+        'config_file: plant.xml, command: [/bin/su, -c, "./ag_server -f plant.xml", ag]',
+        "kind: command, command: [/bin/tail, -f, /var/log/syslog]",
+    ],
+)
+def test_a_command_that_reads_the_same_file_is_good(server: str) -> None:
+    from_text(f"{LOCAL}server: {{{server}}}\n", {}, source="good.yml")
+
+
+def test_the_default_command_reads_the_file_that_is_edited() -> None:
+    found = from_text(f"{LOCAL}server: {{home: /opt/b, config_file: plant.xml}}\n", {}, source="good.yml")
+
+    assert found.server.command == ("/opt/b/ag_server_console", "-f", "plant.xml")

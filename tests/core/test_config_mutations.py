@@ -112,7 +112,7 @@ def test_a_missing_server_xml_names_the_key_that_leads_to_it(tmp_path: Path) -> 
     path = tmp_path / "x.yml"
     path.write_text(
         f"{PLAIN}local: {{path: {tmp_path}/s.db}}\n"
-        f"server: {{home: {files.home}, config_file: other.xml, command: [{files.program}]}}\n"
+        f"server: {{home: {files.home}, config_file: other.xml, command: [{files.program}, -f, other.xml]}}\n"
     )
 
     result = CliRunner().invoke(main, ["validate", "-c", str(path)])

@@ -195,15 +195,6 @@ def test_what_java_is_told_is_looked_at(server: Standin) -> None:
     assert "ExitOnOutOfMemoryError" in warning
 
 
-def test_another_config_file_must_be_told_to_the_server(server: Standin) -> None:
-    server.xml.rename(server.home / "node.xml")
-    bare = [str(server.launcher)]
-    kind = AggregateKind(command=bare, home=server.home, config_file="node.xml")
-    assert any("-f node.xml" in warning for warning in kind.check())
-    told = AggregateKind(command=[*bare, "-f", "node.xml"], home=server.home, config_file="node.xml")
-    assert told.check() == []
-
-
 # -- second supervisors -------------------------------------------------------------------------
 
 

@@ -4,7 +4,8 @@
 
 from tests.mutants.mutant import Mutant
 
-XML, KINDS, PROBES = (
+ERRORS, XML, KINDS, PROBES = (
+    "tests/core/test_config_errors.py",
     "tests/core/test_serverxml.py",
     "tests/system/test_server_kinds.py",
     "tests/system/test_server_kinds_probes.py",
@@ -27,6 +28,12 @@ MUTANTS = (
     Mutant("a link is replaced by a file", "sidecar/servers/serverxml.py", "target = Path(os.path.realpath(path))  # a link stays a link", "target = path", f"{XML}::test_a_link_stays_a_link"),
     Mutant("a DOCTYPE is read", "sidecar/servers/document.py", "raise BadXml(\"a DOCTYPE is not allowed\")", "return", f"{XML}::test_a_doctype_is_refused"),
     Mutant("an embedded database is let pass", "sidecar/servers/aggregate.py", "            settings.refuse_embedded(found)\n", "            pass\n", f"{KINDS}::test_an_embedded_database_is_refused_unless_told_otherwise"),
+    # the command
+    Mutant("a server reads another file than gets the role", "sidecar/config/launcher.py", "if not files and _path(home, config_file) != _path(home, USUAL):", "if False:", f"{ERRORS}::test_bug_the_role_was_written_into_a_file_that_the_server_does_not_read"),
+    Mutant("a server is told of another file than gets the role", "sidecar/config/launcher.py", "if _path(home, file) != _path(home, config_file):", "if False:", f"{ERRORS}::test_bug_the_role_was_written_into_a_file_that_the_server_does_not_read"),
+    Mutant("a server is told of another home than gets the role", "sidecar/config/launcher.py", "if _path(home, folder) != _path(home, \"\"):", "if False:", f"{ERRORS}::test_bug_the_role_was_written_into_a_file_that_the_server_does_not_read"),
+    Mutant("an option of a wrapper is the server's", "sidecar/config/launcher.py", "yield from words[(known[0] if known else 0) + 1 :]", "yield from words[1:]", f"{ERRORS}::test_a_command_that_reads_the_same_file_is_good"),
+    Mutant("the server's file is looked for in words of the shell", "sidecar/config/launcher.py", "if last != \"-c\":", "if True:", f"{ERRORS}::test_bug_the_role_was_written_into_a_file_that_the_server_does_not_read"),
     # the kind aggregate
     Mutant("a server starts where one runs already", "sidecar/servers/aggregate.py", "        self._refuse_processes(ours)\n        edit", "        edit", f"{KINDS}::test_a_server_that_runs_already_is_refused_and_ours_is_not"),
     Mutant("a server of our own is a stranger", "sidecar/servers/aggregate.py", "rivals.processes(self._home, ours)", "rivals.processes(self._home, ())", f"{KINDS}::test_a_server_that_runs_already_is_refused_and_ours_is_not"),
