@@ -103,7 +103,7 @@ def _probed(config: Config) -> dict[int, str]:
             found.setdefault(port, f"server.probes.{probe}.tcp")
     if _aggregate(config) and None in probes.values():
         read = serverxml.read(Path(config.server.home) / config.server.config_file)
-        found |= {read.ports[key]: key for key in ("clientPort", "webAppsSslPort")}
+        found |= {port: key for key, port in read.serving_ports.items()}
     return found
 
 

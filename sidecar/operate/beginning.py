@@ -55,7 +55,7 @@ def begin(backend: str | None, cluster: str | None, node: str | None, server_xml
     _there(server_xml)
     found = serverxml.read(server_xml)
     given |= _server(found)
-    ports = [found.client_port, found.web_port]
+    ports = [*found.serving_ports.values()]
     shown = {f"server.probes.{probe}.tcp": ports for probe in ("ready", "alive")}
     return Begun(template(given, shown, _notes(found)), _warnings(found))
 

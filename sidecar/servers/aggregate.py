@@ -9,7 +9,6 @@ standby opens no client port (docs/aggregate.md, marks I). ``server.standby: sto
 """
 
 import ipaddress
-import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from sidecar.servers.kind import Launch, Standby, message
 STANDBY_LIFETIME_MS = 20 * 3600 * 1000
 """4 h less than clusterFailureDetectionTime allows: room for a restart that is put off. Less costs
 more restarts of a standby, which nobody notices."""
+LOOPBACK = "127.0.0.1"
 BUSY_PROBE_MS = 200
 """On loopback a closed port refuses at once; a listener that does not answer has it for certain."""
 
@@ -81,14 +81,14 @@ class AggregateKind:
         )
 
     def ready_ports(self) -> tuple[int, ...]:
-        """Return ``clientPort`` and ``webAppsSslPort``, as they are in the file now."""
-        found = serverxml.read(self._file)
-        return found.client_port, found.web_port
+        """Return ``clientPort`` and ``webAppsSslPort``, where it is on, as they are in the file now."""
+        return tuple(serverxml.read(self._file).serving_ports.values())
 
     def default_probe(self) -> Probe:
-        """Connect to both, and be accepted."""
+        """Connect to all of them, and be accepted."""
         found = self._settings()
-        return TcpProbe((found.client_port, found.web_port), _hosts(found.server_ip), clock=self._clock)
+        ports = tuple(found.serving_ports.values())
+        return TcpProbe(ports, _hosts(found.server_ip), clock=self._clock)
 
     def self_activated_probe(self) -> Probe:
         """Connect to the client port, which a standby has shut."""
@@ -118,21 +118,17 @@ class AggregateKind:
             )
 
     def _refuse_busy(self, found: settings.ServerSettings) -> None:
-        for key in ("clientPort", "webAppsSslPort"):
-            probe = TcpProbe((found.ports[key],), _hosts(found.server_ip), accepting=False, clock=self._clock)
+        for key, port in found.serving_ports.items():
+            probe = TcpProbe((port,), _hosts(found.server_ip), accepting=False, clock=self._clock)
             if within(probe, BUSY_PROBE_MS, self._clock).ok:
                 raise ServerError(
-                    f"{self._file}: {key}: port {found.ports[key]} is in use by another program: "
+                    f"{self._file}: {key}: port {port} is in use by another program: "
                     "stop it or give another port"
                 )
 
 
 def _hosts(server_ip: str) -> tuple[str, ...]:
     """Return where to look for the server: loopback first, then the address it may be bound to alone."""
-    try:
-        address = ipaddress.ip_address(server_ip)
-    except ValueError:
-        return ("127.0.0.1",)
-    if address.is_unspecified or address.is_loopback:
-        return ("127.0.0.1",)
-    return "127.0.0.1", os.fspath(server_ip)
+    if not server_ip or ipaddress.ip_address(server_ip).is_unspecified or server_ip == LOOPBACK:
+        return (LOOPBACK,)
+    return LOOPBACK, server_ip

@@ -4,6 +4,7 @@ Source: docs/aggregate.md; the defaults are the vendor's. A key that stands ther
 refused where it matters: nobody knows which one the server takes.
 """
 
+import ipaddress
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,10 @@ from pathlib import Path
 from sidecar.errors import ConfigError
 from sidecar.servers.document import Document
 
-CLIENT_PORT, WEB_PORT, HEARTBEAT_PORT = 6460, 8443, 7800
+CLIENT_PORT = 6460
+OPTIONAL_PORTS = {"webAppsSslPort": 8443, "clusterHeartbeatPort": 7800, "webAppsNonSslPort": 0}
+"""What counts where the key is missing."""
+OFF = ("", "0")
 PORT_MAX = 65535
 
 # A database that lives inside one server process, or in a file of one host: the others never see it.
@@ -34,10 +38,8 @@ class ServerSettings:
     failover_readonly: bool
     detection_time: str
     client_port: int
-    web_port: int
-    heartbeat_port: int
     heartbeat_address: str
-    server_ip: str
+    server_ip: str  # an address, or empty
     ports: dict[str, int]  # every port the server opens, by key
     database_url: str = field(repr=False)  # may hold a password
     torn: str | None = None
@@ -55,23 +57,25 @@ class ServerSettings:
         kind = re.match(r"[a-z]{2,8}:", rest)
         return f"jdbc:{product}:{kind.group() if kind else ''}"
 
+    @property
+    def serving_ports(self) -> dict[str, int]:
+        """Return those that show by being open that it serves; that of the web may be off."""
+        return {key: self.ports[key] for key in ("clientPort", "webAppsSslPort") if key in self.ports}
+
 
 def parse(path: Path, document: Document, torn: str | None = None) -> ServerSettings:
     """Return the settings in *document*, which is what *path* holds.
 
     Raises:
-        ConfigError: A port is not one, or two are the same; names file and key.
+        ConfigError: A port or the address is not one, or two ports are the same; names file and key.
     """
     reader = _Reader(path, document)
-    ports = {
-        "clientPort": reader.port("clientPort", CLIENT_PORT),
-        "webAppsSslPort": reader.port("webAppsSslPort", WEB_PORT),
-        "clusterHeartbeatPort": reader.port("clusterHeartbeatPort", HEARTBEAT_PORT),
-    }
+    ports = {"clientPort": reader.port("clientPort", CLIENT_PORT)}
     if reader.text("nonSecureClientCommunicationEnabled", "false") == "true":
         ports["nonSecureClientPort"] = reader.port("nonSecureClientPort", 6461)
-    if reader.text("webAppsNonSslPort", "0") not in ("", "0"):
-        ports["webAppsNonSslPort"] = reader.port("webAppsNonSslPort", 8080)
+    for key, default in OPTIONAL_PORTS.items():
+        if reader.text(key, str(default)) not in OFF:
+            ports[key] = reader.port(key, default)
     reader.refuse_same(ports)
     return ServerSettings(
         path=path,
@@ -79,10 +83,8 @@ def parse(path: Path, document: Document, torn: str | None = None) -> ServerSett
         failover_readonly=reader.text("clusterFailoverReadonly", "false") == "true",
         detection_time=reader.any_text("clusterFailureDetectionTime"),
         client_port=ports["clientPort"],
-        web_port=ports["webAppsSslPort"],
-        heartbeat_port=ports["clusterHeartbeatPort"],
         heartbeat_address=reader.text("clusterHeartbeatInterfaceAddress", ""),
-        server_ip=reader.text("serverIp", ""),
+        server_ip=reader.address("serverIp"),
         ports=ports,
         database_url=reader.text("databaseUrl", ""),
         torn=torn,
@@ -113,6 +115,17 @@ class _Reader:
         if not 1 <= number <= PORT_MAX:
             raise ConfigError(f"{self._path}: {key}: {text[:20]} is not a port: give 1..{PORT_MAX}")
         return number
+
+    def address(self, key: str) -> str:
+        """Return an address; empty: every one. A name is refused: looking it up has no deadline."""
+        text = self.text(key, "")
+        try:
+            return str(ipaddress.ip_address(text)) if text else ""
+        except ValueError:
+            raise ConfigError(
+                f"{self._path}: {key}: {text[:60]!r} is no address, and nobody would see there whether the "
+                "server serves: give the address, or leave it empty for all"
+            ) from None
 
     def refuse_same(self, ports: dict[str, int]) -> None:
         seen: dict[int, str] = {}

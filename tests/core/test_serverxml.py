@@ -269,7 +269,7 @@ def test_the_backup_follows_what_the_operator_and_the_server_change(path: Path) 
     serverxml.set_role(path, "standby")
     path.write_bytes(b"")
     serverxml.set_role(path, "active")
-    assert serverxml.read(path).web_port == 9443
+    assert serverxml.read(path).ports["webAppsSslPort"] == 9443
 
 
 def test_the_first_file_is_kept_for_ever(path: Path) -> None:
@@ -396,6 +396,25 @@ def test_a_bad_port_is_named(path: Path, before: str, after: str, message: str) 
         serverxml.read(path)
 
 
+@pytest.mark.parametrize("off", ["0", ""])
+def test_bug_no_server_could_have_its_web_or_heartbeat_port_off(path: Path, off: str) -> None:
+    values = {"webAppsSslPort": off, "clusterHeartbeatPort": off, "webAppsNonSslPort": off}
+    path.write_bytes(Document(path.read_bytes()).with_values(values))
+
+    found = serverxml.read(path)
+
+    assert found.ports == found.serving_ports == {"clientPort": 6460}
+
+
+@pytest.mark.parametrize("name", ["vm", "localhost", "10.0.0", "10.0.0.1:6460", "*"])
+def test_bug_a_server_at_the_address_of_a_name_was_not_looked_for_there(path: Path, name: str) -> None:
+    """A standby that activated itself was not noticed."""
+    path.write_bytes(Document(path.read_bytes()).with_values({"serverIp": name}))
+
+    with pytest.raises(ConfigError, match=r"serverIp: '.*' is no address, .*: give the address"):
+        serverxml.read(path)
+
+
 @pytest.mark.parametrize(
     ("url", "embedded"),
     [
@@ -440,7 +459,9 @@ def test_the_message_about_a_database_holds_no_password(path: Path) -> None:
 @pytest.mark.skipif(not REAL.exists(), reason="the real file is not at hand")
 def test_the_real_file_is_refused_for_a_cluster() -> None:
     settings = serverxml.read(REAL)
-    assert (settings.client_port, settings.web_port, settings.heartbeat_port) == (7460, 7443, 7800)
+    ports = {"clientPort": 7460, "webAppsSslPort": 7443, "clusterHeartbeatPort": 7800}
+    assert settings.client_port == 7460
+    assert settings.ports | ports == settings.ports
     with pytest.raises(ConfigError, match=r"databaseUrl: jdbc:hsqldb:file:"):
         refuse_embedded(settings)
     assert any("clusterHeartbeatInterfaceAddress" in warning for warning in warnings(settings))

@@ -114,6 +114,25 @@ def test_a_standby_that_has_activated_itself_is_noticed_also_while_it_stands_sti
             kind.prepare("standby")
 
 
+@pytest.mark.parametrize("address", ["127.0.0.7", "::1"])
+def test_bug_a_server_at_another_address_of_loopback_was_not_found(server: Standin, address: str) -> None:
+    server.xml.write_bytes(Document(server.xml.read_bytes()).with_values({"serverIp": address}))
+    probe = kind_of(server).self_activated_probe()
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    assert not within(probe, 500).ok
+    with socket.create_server((address, server.client_port), family=family):
+        assert within(probe, 20_000).ok
+
+
+def test_a_server_without_a_web_port_is_ready_without_it(server: Standin) -> None:
+    server.xml.write_bytes(Document(server.xml.read_bytes()).with_values({"webAppsSslPort": "0"}))
+    kind = kind_of(server)
+    assert kind.prepare("active") is not None
+    assert kind.ready_ports() == (server.client_port,)
+    with accepting(server.client_port):
+        assert within(kind.default_probe(), 20_000).ok
+
+
 def test_the_role_survives_the_server_saving_its_file(server: Standin) -> None:
     kind = kind_of(server)
     kind.prepare("active")
