@@ -7,13 +7,20 @@ bytes between two tags. A DOCTYPE is refused, and with it every entity that coul
 from collections.abc import Mapping
 from dataclasses import dataclass
 from xml.parsers import expat
+from xml.parsers.expat import errors
 
 SIZE_MAX = 4 * 1024 * 1024
 """Bytes. A real server.xml has five thousand."""
+UNKNOWN = "its encoding is not known here: save it as UTF-8"
+_UNKNOWN_ENCODING = errors.codes[errors.XML_ERROR_UNKNOWN_ENCODING]
 
 
 class BadXml(ValueError):
     """The bytes are not a whole configuration; the message says why and quotes no values."""
+
+
+class Foreign(BadXml):
+    """No tearing makes bytes like these: somebody wrote them so, and the server may well read them."""
 
 
 @dataclass(slots=True)
@@ -33,12 +40,13 @@ class Document:
     """The settings of one file.
 
     Raises:
-        BadXml: The bytes are torn, empty, too many, or something else than ``<config>`` with settings.
+        BadXml: The bytes are torn, empty, or something else than ``<config>`` with settings.
+        Foreign: They are too many, have a DOCTYPE, or an encoding that is not known here.
     """
 
     def __init__(self, data: bytes) -> None:
         if len(data) > SIZE_MAX:
-            raise BadXml(f"larger than {SIZE_MAX} bytes")
+            raise Foreign(f"larger than {SIZE_MAX} bytes: is it the server's?")
         if not data.strip(b"\0 \t\r\n"):
             raise BadXml("empty")
         self.data = data
@@ -117,10 +125,12 @@ class _Scan:
         try:
             parser.Parse(data, True)
         except expat.ExpatError as error:
+            if error.code == _UNKNOWN_ENCODING:
+                raise Foreign(UNKNOWN) from error
             reason = expat.ErrorString(error.code)
             raise BadXml(f"line {error.lineno}: {reason}") from error
         except (LookupError, ValueError) as error:  # an encoding nobody knows; our own BadXml
-            raise error if isinstance(error, BadXml) else BadXml("encoding not known") from error
+            raise error if isinstance(error, BadXml) else Foreign(UNKNOWN) from error
 
     def _mark(self) -> bool:
         """Complete what waited for this event; tell whether that was the start of a setting."""
@@ -165,4 +175,4 @@ class _Scan:
         self._mark()
 
     def _on_doctype(self, *_declaration: object) -> None:
-        raise BadXml("a DOCTYPE is not allowed")
+        raise Foreign("a DOCTYPE is not allowed: take it out")

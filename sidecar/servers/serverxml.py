@@ -24,8 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sidecar.core.model import Role
-from sidecar.errors import ServerError
-from sidecar.servers.document import SIZE_MAX, BadXml, Document
+from sidecar.errors import ConfigError, ServerError
+from sidecar.servers.document import SIZE_MAX, BadXml, Document, Foreign
 from sidecar.servers.settings import ServerSettings, parse
 
 BACKUP, ORIGINAL, TORN, NEW = (f".sidecar-{word}" for word in ("backup", "original", "torn", "new"))
@@ -47,7 +47,7 @@ def read(path: Path) -> ServerSettings:
 
     Raises:
         ServerError: The file is missing, or damaged without a sound backup.
-        ConfigError: A value in it cannot be; names file and key.
+        ConfigError: A value in it cannot be, or not even the file, as for `set_role`; names file and key.
     """
     document, torn = _sound(path)
     return parse(path, document, torn)
@@ -59,6 +59,7 @@ def set_role(path: Path, role: Role) -> RoleEdit:
     Raises:
         ServerError: The file is missing, damaged without a sound backup, or cannot be written.
             It is as it was before.
+        ConfigError: It is too large, has a DOCTYPE or an encoding not known: left alone, not repaired.
     """
     document, torn = _sound(path)
     wanted = {
@@ -101,6 +102,8 @@ def _sound(path: Path) -> tuple[Document, str | None]:
     target = Path(os.path.realpath(path))
     try:
         return Document(_read(target)), None
+    except Foreign as error:
+        raise ConfigError(f"{path}: {error}") from error
     except BadXml as error:
         torn = str(error)
     except FileNotFoundError as error:

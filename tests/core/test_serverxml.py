@@ -370,6 +370,29 @@ def test_a_doctype_is_refused() -> None:
         Document(bomb)
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "says"),
+    [
+        (b"<config>", b"<!DOCTYPE config>\n<config>", "a DOCTYPE is not allowed: take it out"),
+        (b"<config>", b"<?xml version='1.0' encoding='GBK'?><config>", "its encoding is not known here"),
+        (b"<config>", b"<?xml version='1.0' encoding='none'?><config>", "its encoding is not known here"),
+        (b"</config>", b"<a>" + b"x" * SIZE_MAX + b"</a></config>", "larger than"),
+    ],
+)
+def test_bug_a_sound_file_was_taken_for_torn_and_replaced_by_its_backup(
+    path: Path, before: bytes, after: bytes, says: str
+) -> None:
+    """And what lay behind the first 4 MB was lost."""
+    serverxml.set_role(path, "standby")
+    content = path.read_bytes().replace(before, after)
+    path.write_bytes(content)
+    for attempt in (lambda: serverxml.set_role(path, "active"), lambda: serverxml.read(path)):
+        with pytest.raises(ConfigError, match=rf"^{path}: {says}"):
+            attempt()
+    assert path.read_bytes() == content
+    assert not serverxml._beside(path, TORN).exists()
+
+
 def test_a_huge_file_is_refused() -> None:
     with pytest.raises(BadXml, match="larger"):
         Document(b"<config><a>" + b"x" * SIZE_MAX + b"</a></config>")

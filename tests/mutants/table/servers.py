@@ -19,6 +19,7 @@ MUTANTS = (
     Mutant("a key that is there twice is set once", "sidecar/servers/document.py", "for element in found if element.text != value]", "for element in found[:1] if element.text != value]", f"{XML}::test_any_file_gets_the_role_and_keeps_the_rest"),
     Mutant("a missing key stays missing", "sidecar/servers/document.py", "            if not found:\n", "            if False:\n", f"{XML}::test_any_file_gets_the_role_and_keeps_the_rest"),
     Mutant("a torn file is given up", "sidecar/servers/serverxml.py", "        return Document(_read(_beside(target, BACKUP))), f\"damaged ({torn})\"", "        raise BadXml(torn)", f"{XML}::test_every_prefix_is_repaired_from_the_backup"),
+    Mutant("a file that somebody wrote so is repaired", "sidecar/servers/serverxml.py", "    except Foreign as error:\n        raise ConfigError(f\"{path}: {error}\") from error\n", "", f"{XML}::test_bug_a_sound_file_was_taken_for_torn_and_replaced_by_its_backup"),
     Mutant("a torn file is not kept", "sidecar/servers/serverxml.py", "            _replace(target, target, _read(target), suffix=TORN)\n", "", f"{XML}::test_every_prefix_is_repaired_from_the_backup"),
     Mutant("the backup stays as it once was", "sidecar/servers/serverxml.py", "if backup.with_values(wanted) == document.with_values(wanted):", "if True:", f"{XML}::test_the_backup_follows_what_the_operator_and_the_server_change"),
     Mutant("the first file is overwritten", "sidecar/servers/serverxml.py", "if not _beside(target, ORIGINAL).exists():", "if True:", f"{XML}::test_the_first_file_is_kept_for_ever"),
@@ -26,7 +27,7 @@ MUTANTS = (
     Mutant("the file is not on the disk when it gets its name", "sidecar/servers/serverxml.py", "            os.fsync(fd)\n        new", "        new", f"{XML}::test_a_write_is_whole_or_not_at_all"),
     Mutant("the file's mode is our own", "sidecar/servers/serverxml.py", "    os.fchmod(fd, stat.S_IMODE(was.st_mode))\n", "", f"{XML}::test_mode_and_owner_stay"),
     Mutant("a link is replaced by a file", "sidecar/servers/serverxml.py", "target = Path(os.path.realpath(path))  # a link stays a link", "target = path", f"{XML}::test_a_link_stays_a_link"),
-    Mutant("a DOCTYPE is read", "sidecar/servers/document.py", "raise BadXml(\"a DOCTYPE is not allowed\")", "return", f"{XML}::test_a_doctype_is_refused"),
+    Mutant("a DOCTYPE is read", "sidecar/servers/document.py", "raise Foreign(\"a DOCTYPE is not allowed: take it out\")", "return", f"{XML}::test_a_doctype_is_refused"),
     Mutant("an embedded database is let pass", "sidecar/servers/aggregate.py", "            settings.refuse_embedded(found)\n", "            pass\n", f"{KINDS}::test_an_embedded_database_is_refused_unless_told_otherwise"),
     # the command
     Mutant("a server reads another file than gets the role", "sidecar/config/launcher.py", "if not files and _path(home, config_file) != _path(home, USUAL):", "if False:", f"{ERRORS}::test_bug_the_role_was_written_into_a_file_that_the_server_does_not_read"),
