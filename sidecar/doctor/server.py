@@ -12,8 +12,8 @@ from sidecar.doctor.finding import Finding, error, ok, warning
 from sidecar.errors import ConfigError
 from sidecar.guard import record, tree
 from sidecar.probes import TcpProbe, within
+from sidecar.servers import boot, rivals, serverxml, settings
 from sidecar.servers import java as options
-from sidecar.servers import rivals, serverxml, settings
 
 HEAP_SHARE_MAX = 0.75
 """Of the memory: a JVM needs a quarter to a third more than its heap, and the system something too."""
@@ -141,11 +141,12 @@ def second_supervisor(config: Config) -> Iterator[Finding]:
         )
         return
     home = Path(config.server.home)
-    services = rivals.services(home)
+    services = boot.services(home)
     for text in services:
         yield error("supervisor", f"{text} would start a server at boot, outside the lock", "disable it")
     processes = rivals.processes(home, _ours(config))
     for text in processes:
         yield error("supervisor", f"{text} runs from {home}, outside the lock", "stop it")
     if not services + processes:
-        yield ok("supervisor", f"nothing but the sidecar starts a server in {home}")
+        says = f"no process, systemd unit, init script or rc.local was found that starts a server in {home}"
+        yield ok("supervisor", says)

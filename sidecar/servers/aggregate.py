@@ -17,7 +17,7 @@ from sidecar.config.files import is_folder
 from sidecar.core.model import Role
 from sidecar.errors import ConfigError, ServerError
 from sidecar.probes import Probe, TcpProbe, within
-from sidecar.servers import java, rivals, serverxml, settings
+from sidecar.servers import boot, java, rivals, serverxml, settings
 from sidecar.servers.command import check_program
 from sidecar.servers.kind import Launch, Standby, message
 
@@ -60,7 +60,7 @@ class AggregateKind:
         """Look at launcher, ``server.xml``, ``.vmoptions`` and for a second supervisor."""
         check_program("server.command", self._command, self._home, self._environment)
         found = self._settings()
-        self._refuse_rivals(rivals.services(self._home, self._root), "would start a server at boot")
+        self._refuse_rivals(boot.services(self._home, self._root), "would start a server at boot")
         self._refuse_processes(ours)
         return settings.warnings(found) + java.warnings(java.options_file(self._home, self._command))
 

@@ -20,7 +20,7 @@ import pytest
 from sidecar.core.model import Role
 from sidecar.errors import ConfigError, ServerError
 from sidecar.probes import within
-from sidecar.servers import AggregateKind, CommandKind, ServerKind, rivals, serverxml
+from sidecar.servers import AggregateKind, CommandKind, ServerKind, boot, rivals, serverxml
 from sidecar.servers.aggregate import STANDBY_LIFETIME_MS
 from sidecar.servers.document import Document
 from sidecar.servers.serverxml import DETECTION_MS
@@ -264,6 +264,33 @@ def test_a_jvm_in_the_home_is_a_server_and_a_shell_or_a_reader_is_not(server: St
             process.wait()
 
 
+@pytest.mark.parametrize("configured", ["home", "link"])
+@pytest.mark.parametrize("word", ["{link}/ag.jar", "-Dag.home={link}", "-Dag.home={home}", "/lib/x:{link}"])
+def test_bug_a_jvm_that_names_the_home_by_a_link_was_not_seen(
+    tmp_path: Path, configured: str, word: str
+) -> None:
+    """A second server was started beside it."""
+    home, link, other = tmp_path / "aggregate-5.70", tmp_path / "aggregate", tmp_path / "aggregate-5"
+    for folder in (home, other):
+        folder.mkdir()
+    link.symlink_to(home)
+    java = tmp_path / "java"
+    java.symlink_to("/bin/sh")
+    words = word.format(home=home, link=link)
+    with started([java, "-c", "read line", words]) as jvm:
+        found = rivals.processes(home if configured == "home" else link)
+        assert [f"process {jvm.pid} " in one for one in found] == [True]
+        assert rivals.processes(other) == []
+
+
+@contextmanager
+def started(argv: list[object]) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run *argv*, which has become what it is and reads its input, with ``/`` as its folder."""
+    with subprocess.Popen([*map(str, argv)], cwd="/", stdin=subprocess.PIPE) as process:
+        wait_until(lambda: psutil.Process(process.pid).cmdline() == [*map(str, argv)], "exec")
+        yield process  # then its end of the pipe is closed, and it ends
+
+
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     root = tmp_path / "root"
@@ -272,11 +299,20 @@ def root(tmp_path: Path) -> Path:
     return root
 
 
-def unit(root: Path, name: str, *lines: str, enabled: bool = True) -> None:
-    path = root / "etc/systemd/system" / name
+def unit(
+    root: Path, name: str, *lines: str, enabled: bool = True, folder: str = "etc/systemd/system"
+) -> None:
+    path = root / folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(["[Service]", *lines, ""]))
     if enabled:
-        (root / "etc/systemd/system/multi-user.target.wants" / name).symlink_to(path)
+        wants(root, name)
+
+
+def wants(root: Path, name: str, folder: str = "etc/systemd/system/multi-user.target.wants") -> None:
+    link = root / folder / name
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to("/nowhere")
 
 
 def test_an_enabled_unit_is_refused_with_what_to_do(server: Standin, root: Path) -> None:
@@ -306,6 +342,107 @@ def test_an_init_script_that_starts_at_boot_is_refused(server: Standin, root: Pa
     (root / "etc/rc3.d/S01aggregate").symlink_to("../init.d/aggregate")
     with pytest.raises(ServerError, match="init script aggregate"):
         kind_of(server, root).check()
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> tuple[Path, Path]:
+    """A home with a space in its name, and a link to it."""
+    home, link = tmp_path / "Aggre Gate", tmp_path / "aggregate"
+    home.mkdir()
+    link.symlink_to(home)
+    return home, link
+
+
+SERVICE = "ag_server_service"
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["ExecStart=/bin/sh -c '{link}/ag_server_service start'"],
+        ["ExecStart=/bin/sh -c 'cd {link} && exec ./ag_server_service start'"],
+        ['ExecStart="{home}/ag_server_service" start'],
+        ["WorkingDirectory={home}", "ExecStart=/bin/sh -c ./ag_server"],
+        ["WorkingDirectory={link}", "ExecStart=/usr/bin/java -jar ag.jar"],
+        ["ExecStart=/usr/bin/java -Dag.home={link} Ag"],
+        ["ExecStart=/usr/bin/env LANG=C \\\n  {link}/ag_server_service start"],
+        ["Environment=AG={link}", "ExecStart=/bin/sh -c '$AG/ag_server_service start'"],
+    ],
+)
+def test_bug_units_that_start_a_server_in_another_way_of_writing_were_let_pass(
+    root: Path, place: tuple[Path, Path], lines: list[str]
+) -> None:
+    home, link = place
+    unit(root, "ag.service", *(line.format(home=home, link=link) for line in lines))
+    unit(root, "other.service", *(line.format(home=f"{home}-2", link=f"{link}-2") for line in lines))
+    for one in place:
+        assert boot.services(one, root) == ["unit ag.service (systemctl disable --now ag.service)"]
+
+
+def test_bug_units_that_are_started_in_another_way_were_let_pass(
+    root: Path, place: tuple[Path, Path]
+) -> None:
+    start = f"ExecStart={place[1]}/{SERVICE} start"
+    unit(root, "local.service", start, folder="usr/local/lib/systemd/system")
+    unit(root, "vendor.service", start, enabled=False, folder="usr/lib/systemd/system")
+    wants(root, "vendor.service", "usr/lib/systemd/system/multi-user.target.wants")
+    unit(root, "ag@.service", start, enabled=False)
+    wants(root, "ag@1.service")
+    unit(root, "dropped.service", "ExecStart=/bin/true")
+    unit(root, "10-own.conf", start, enabled=False, folder="etc/systemd/system/dropped.service.d")
+    unit(root, "late.service", start, enabled=False)
+    unit(root, "late.timer", "OnBootSec=60")
+    unit(root, "named.service", start, enabled=False)
+    unit(root, "first.timer", "Unit=second.service")
+    unit(root, "second.service", "Wants=a%i named.service", enabled=False)
+    assert boot.services(place[0], root) == [
+        f"unit {name} (systemctl disable --now {enabled})"
+        for name, enabled in [
+            ("ag@1.service", "ag@1.service"),
+            ("dropped.service", "dropped.service"),
+            ("late.service", "late.timer"),
+            ("local.service", "local.service"),
+            ("named.service", "first.timer"),
+            ("vendor.service", "vendor.service"),
+        ]
+    ]
+
+
+def test_units_that_start_no_server_after_all(root: Path, place: tuple[Path, Path]) -> None:
+    home, link = place
+    start = f"ExecStart={link}/{SERVICE} start"
+    unit(root, "replaced.service", start)
+    conf = "etc/systemd/system/replaced.service.d"
+    unit(root, "10-sidecar.conf", "ExecStart=", "ExecStart=/bin/sidecar run", enabled=False, folder=conf)
+    unit(root, "masked.service", start, folder="usr/lib/systemd/system")
+    (root / "etc/systemd/system/masked.service").symlink_to("/dev/null")
+    unit(root, "backup.timer", "OnCalendar=daily")
+    unit(root, "backup.service", f"ExecStart=/bin/tar -cf /srv/a.tar {link}", enabled=False)
+    unit(root, "reads.service", f"WorkingDirectory={home}", "ExecStart=/bin/ls")
+    unit(root, "comment.service", f"# {start}", "ExecStart=/bin/true")
+    unit(root, "inner.service", f"ExecStart=/bin/sh -c '/bin/sidecar exec -- {link}/ag_server'")
+    unit(root, "odd.service", "Wants=** [ /", 'ExecStart=/bin/echo "')
+    assert boot.services(home, root) == []
+
+
+@pytest.mark.parametrize(
+    "lines",
+    ["DIR={link}\n$DIR/ag_server_service $1", "cd '{home}' && ./ag_server_service $1", "{link}/ag_server &"],
+)
+def test_bug_scripts_that_start_a_server_in_another_way_of_writing_were_let_pass(
+    root: Path, place: tuple[Path, Path], lines: str
+) -> None:
+    home, link = place
+    for script in (root / "etc/init.d/ag", root / "etc/rc.local"):
+        script.write_text("#!/bin/sh\n" + lines.format(home=home, link=link))
+    (root / "etc/rc3.d/S01ag").symlink_to("../init.d/ag")
+    init, local = "init script ag (update-rc.d ag disable)", "script /etc/rc.local (take the line out)"
+    assert boot.services(home, root) == [init], "rc.local is not executable"
+    (root / "etc/rc.local").chmod(0o755)
+    assert boot.services(home, root) == [init, local]
+    for script in (root / "etc/init.d/ag", root / "etc/rc.local"):
+        script.write_text("#!/bin/sh\n#" + lines.format(home=home, link=link).replace("\n", "\n#"))
+    assert boot.services(home, root) == []
 
 
 # -- command ------------------------------------------------------------------------------------
