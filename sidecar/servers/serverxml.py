@@ -12,7 +12,7 @@
 - Every other byte stays. A write is whole or not at all (new file, fsync, rename, fsync of the folder)
   and keeps mode, owner and extended attributes.
 - ``server.xml.sidecar-backup`` is the last sound file found here, from which a torn one is repaired; the
-  torn one is kept as ``server.xml.sidecar-torn``.
+  torn one is kept as ``server.xml.sidecar-torn``. All three follow the file's mode and owner.
 
 Not guaranteed: hard links (the name gets a new file), and what an editor does at the same time.
 """
@@ -74,13 +74,15 @@ def set_role(path: Path, role: Role) -> RoleEdit:
         if torn:
             _replace(target, target, _read(target), suffix=TORN)
             _replace(target, target, data)
-            return RoleEdit(True, torn)
-        _back_up(target, document, wanted)
-        if data != document.data:
-            _replace(target, target, data)
+        else:
+            _back_up(target, document, wanted)
+            if data != document.data:
+                _replace(target, target, data)
     except OSError as error:
         raise ServerError(f"{path}: cannot be written: {error.strerror or error}") from error
-    return RoleEdit(data != document.data)
+    for suffix in (BACKUP, ORIGINAL, TORN):
+        _follow(target, _beside(target, suffix))
+    return RoleEdit(bool(torn) or data != document.data, torn)
 
 
 def _back_up(target: Path, document: Document, wanted: dict[str, str]) -> None:
@@ -159,6 +161,24 @@ def _replace(model: Path, target: Path, data: bytes, *, suffix: str = "") -> Non
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _follow(model: Path, copy: Path) -> None:
+    """Give *copy* mode and owner of *model*: passwords stand in both. Never a reason for not serving."""
+    with contextlib.suppress(OSError):
+        fd = os.open(copy, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+        try:
+            was, found = model.stat(), os.fstat(fd)
+            # The home may be the server's own user's: not a file of somebody else's under our name.
+            ours = stat.S_ISREG(found.st_mode) and found.st_nlink == 1
+            if ours and _access(found) != _access(was):
+                _copy_attributes(model, fd)
+        finally:
+            os.close(fd)
+
+
+def _access(found: os.stat_result) -> tuple[int, int, int]:
+    return found.st_mode, found.st_uid, found.st_gid
 
 
 def _copy_attributes(model: Path, fd: int) -> None:

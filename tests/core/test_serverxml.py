@@ -300,6 +300,33 @@ def test_mode_and_owner_stay(path: Path) -> None:
         assert (stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid) == (0o640, 1234, 4321)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a file away")
+def test_bug_copies_kept_the_mode_that_the_file_had_once(path: Path) -> None:
+    """The password of the database stands in them, too."""
+    path.chmod(0o644)
+    serverxml.set_role(path, "active")
+    path.write_bytes(path.read_bytes()[:100])
+    serverxml.set_role(path, "standby")
+    path.chmod(0o440)
+    os.chown(path, 1234, 4321)
+    serverxml.set_role(path, "standby")
+    for suffix in ("", BACKUP, ORIGINAL, TORN):
+        found = serverxml._beside(path, suffix).stat()
+        assert (stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid) == (0o440, 1234, 4321), suffix
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a file away")
+@pytest.mark.parametrize("hard", [True, False])
+def test_no_file_of_somebody_else_is_given_to_the_server(path: Path, tmp_path: Path, hard: bool) -> None:
+    serverxml.set_role(path, "standby")
+    other, copy = tmp_path / "shadow", serverxml._beside(path, TORN)
+    other.touch(0o600)
+    (copy.hardlink_to if hard else copy.symlink_to)(other)
+    os.chown(path, 1234, 4321)
+    serverxml.set_role(path, "active")
+    assert (stat.S_IMODE(other.stat().st_mode), other.stat().st_uid) == (0o600, 0)
+
+
 def test_extended_attributes_stay(path: Path) -> None:
     try:
         os.setxattr(path, "user.label", b"plant")
