@@ -7,6 +7,7 @@ import psutil
 
 from sidecar.clock import BootClock
 from sidecar.config import Config
+from sidecar.doctor import home
 from sidecar.doctor.files import memory_bytes
 from sidecar.doctor.finding import Finding, error, ok, warning
 from sidecar.errors import ConfigError
@@ -31,6 +32,7 @@ def server_xml(config: Config) -> Iterator[Finding]:
     if not _aggregate(config):
         yield ok("server.xml", "none: server.kind is command")
         return
+    yield from home.look(config)
     path = Path(config.server.home) / config.server.config_file
     found = serverxml.read(path)
     try:
@@ -140,13 +142,13 @@ def second_supervisor(config: Config) -> Iterator[Finding]:
             "supervisor", "not looked for: a second copy of a plain command cannot be told from a stranger"
         )
         return
-    home = Path(config.server.home)
-    services = boot.services(home)
+    folder = Path(config.server.home)
+    services = boot.services(folder)
     for text in services:
         yield error("supervisor", f"{text} would start a server at boot, outside the lock", "disable it")
-    processes = rivals.processes(home, _ours(config))
+    processes = rivals.processes(folder, _ours(config))
     for text in processes:
-        yield error("supervisor", f"{text} runs from {home}, outside the lock", "stop it")
+        yield error("supervisor", f"{text} runs from {folder}, outside the lock", "stop it")
     if not services + processes:
-        says = f"no process, systemd unit, init script or rc.local was found that starts a server in {home}"
+        says = f"no process, systemd unit, init script or rc.local was found that starts a server in {folder}"
         yield ok("supervisor", says)

@@ -7,6 +7,7 @@ Not covered: a machine without PID namespaces (tests of the guard), a watchdog d
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from click.testing import CliRunner
@@ -26,12 +28,15 @@ from sidecar.doctor import api, files, server, store
 from sidecar.doctor.api import DAY_S
 from sidecar.doctor.examine import CHECKS, Check, examine
 from sidecar.doctor.finding import Finding, ok
+from sidecar.doctor.home import look as home_look
 from sidecar.ports import BackendInfo
+from tests.cli.conftest import SERVER_XML
 from tests.cli.stage import Stage
 from tests.cli.test_program import WITHIN_S, spawn
 from tests.harness.certificates import Authority
-from tests.harness.process import free_port, wait_until
+from tests.harness.process import free_port, unavailable, wait_until
 from tests.harness.stores import ETCD34, Etcd, b64
+from tests.harness.tools import ROOT
 
 
 def configured(tmp_path: Path, text: str = "") -> Config:
@@ -373,6 +378,67 @@ def test_server_xml_and_java_are_looked_at(tmp_path: Path) -> None:
     text = re.sub(r"jdbc:postgresql:[^<]*", "jdbc:h2:file:/x", path.read_text())
     path.write_text(text)
     assert "embedded database" in told(server.server_xml(config), "error")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can try as another user")
+@pytest.mark.parametrize(
+    ("file", "mode", "level", "says"),
+    [
+        ("", 0o700, "error", "may not enter"),
+        ("server.xml", 0o600, "error", "may not read"),
+        ("ag_server", 0o700, "error", "may not run"),
+        ("server.xml", 0o644, "warning", "may not write"),
+        ("server.xml", 0o666, "", ""),
+    ],
+)
+def test_bug_files_that_the_servers_user_cannot_use_were_well(
+    file: str, mode: int, level: str, says: str
+) -> None:
+    with TemporaryDirectory() as folder:  # tmp_path is root's alone
+        Path(folder).chmod(0o755)
+        home = Path(folder) / "aggregate"
+        shutil.copytree(SERVER_XML.parent, home)
+        (home / "ag_server").touch(0o755)
+        (home / file).chmod(mode)
+        config = from_text(
+            "cluster: c\nbackend: local\n"
+            f"server: {{home: {home}, command: [{home}/ag_server], user: nobody}}\n",
+            {},
+            source="x",
+        )
+        found = [one for one in server.server_xml(config) if one.says.startswith("server.user")]
+    assert [one.level for one in found] == ([level] if level else [])
+    assert all(f"server.user: nobody {says} {home / file}".rstrip("/") in one.says for one in found)
+
+
+def test_bug_a_server_xml_that_can_have_no_role_was_well(home: Path, tmp_path: Path) -> None:
+    config, path = of_home(tmp_path), home / "server.xml"
+    assert "no role" not in told(server.server_xml(config), "error")
+    if subprocess.run(["chattr", "+i", path], check=False, stderr=subprocess.DEVNULL).returncode:
+        unavailable("immutable files: not root, or not on this file system")
+    try:
+        immutable = told(server.server_xml(config), "error")
+    finally:
+        subprocess.run(["chattr", "-i", path], check=True)
+    assert "is immutable or append-only: it gets no role; chattr -i -a" in immutable
+
+    path.rename(home / "server 1.xml")
+    path.symlink_to("/proc/self/limits")
+    assert "leads to /proc/" in told(home_look(config), "error")
+
+
+def test_bug_a_server_xml_that_is_a_mount_was_well(home: Path, tmp_path: Path) -> None:
+    path = home / "server x.xml"
+    (home / "server.xml").rename(path)
+    (home / "server.xml").symlink_to(path)
+    look = "from tests.cli.test_doctor import *;"
+    look += f"print(told(home_look(of_home(Path({str(tmp_path)!r}))), 'error'))"
+    mount = 'mount --bind "$1" "$1" && exec "$2" -c "$3"'
+    command: list[str | Path] = ["unshare", "-m", "sh", "-c", mount, "sh", path, sys.executable, look]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=WITHIN_S, check=False)
+    if "unshare" in done.stderr or "mount" in done.stderr:
+        unavailable(f"mounts: {done.stderr}")
+    assert "is mounted by itself and cannot be replaced: it gets no role; mount the folder" in done.stdout
 
 
 @pytest.mark.usefixtures("home")
