@@ -21,18 +21,20 @@ LAST_MIN = 12
 
 def say(text: str) -> None:
     """Tell the user how it goes, on stderr. Nobody listening is no reason to stop what is under way."""
-    with suppress(BrokenPipeError):
+    with suppress(OSError):
         click.echo(printable(text), err=True)
 
 
 def conclude(text: str) -> None:
-    """Write a result on stdout. Its reader having gone does not change what was done."""
-    from sidecar.cli.program import drop_stdout
+    """Write a result on stdout. That it cannot be written does not change what was done."""
+    from sidecar.cli.program import settle
 
     try:
         click.echo(printable(text))
-    except BrokenPipeError:
-        drop_stdout()
+    except OSError as error:
+        settle(sys.stdout)
+        if not isinstance(error, BrokenPipeError):
+            say(f"sidecar: warning: the output cannot be written: {error.strerror}: {text}")
 
 
 def document(value: object, output: str, *, compact: bool = False) -> None:

@@ -6,6 +6,7 @@ click's usage errors          sidecar: error: <message>             2
 Ctrl-C                        nothing; at a question that it was    130
                               interrupted and nothing was done
 the reader of stdout is gone  nothing                               0
+stdout cannot be written      sidecar: error: the output cannot …   1, unless something was done (`conclude`)
 anything else                 sidecar: error: internal error: …     1, traceback with SIDECAR_DEBUG=1
 """
 
@@ -14,13 +15,15 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, TextIO
 
 import click
 from click.exceptions import Exit
 
 DEBUG_VARIABLE = "SIDECAR_DEBUG"
 INTERRUPTED = 130
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
+"""What write(2) says of a full disk, a terminal that is gone and a stream that is closed."""
 
 COMMANDS = {  # name: (module, the first sentence of its help, which a test keeps the same)
     "run": ("running", "Supervise the server of this node: the daemon."),
@@ -99,7 +102,6 @@ class Program(click.Group):
         except Exit as end:
             return end.exit_code
         except BrokenPipeError:
-            drop_stdout()
             return 0
         except (click.Abort, KeyboardInterrupt):
             return INTERRUPTED
@@ -113,32 +115,50 @@ def entry() -> None:
     Its daemon threads die there with a lock held that the last garbage collection then waits for, for
     ever: seen by the soak once in about 150 commands on etcd, in ``grpc._channel.__del__``.
     """
+    _open_streams()
     try:
         main()
     except SystemExit as end:
+        settle(sys.stdout)
+        settle(sys.stderr)
         if "grpc" not in sys.modules:
             raise
-        with suppress(OSError, ValueError):
-            sys.stdout.flush()
-            sys.stderr.flush()
         os._exit(int(end.code or 0))
 
 
-def drop_stdout() -> None:
-    """Send what is still to be written to nowhere: its reader has gone, which is its own business."""
+def _open_streams() -> None:
+    """Put something where the caller has closed stdin, stdout or stderr, which are None then.
+
+    What goes to stderr nobody wanted to hear. Writing to stdout stays an error, as a command that only shows
+    something has failed when it could not.
+    """
+    reads, writes = os.O_RDONLY, os.O_WRONLY
+    for name, mode, flags in (("stdin", "r", reads), ("stdout", "w", reads), ("stderr", "w", writes)):
+        if getattr(sys, name) is None:
+            number = os.open(os.devnull, flags)  # the lowest one free is its own
+            os.set_inheritable(number, True)
+            stream = open(number, mode, encoding="utf-8", errors="replace")  # noqa: PTH123, SIM115 - as Python's
+            setattr(sys, name, stream)
+
+
+def settle(stream: TextIO) -> None:
+    """Write what is left for *stream*, or drop it: Python would try again at its end, and exit with 120."""
     try:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        stream.flush()
     except (OSError, ValueError):
-        return  # no file behind it
+        with suppress(OSError, ValueError):  # no file behind it
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _explain(error: Exception) -> int:
     if os.environ.get(DEBUG_VARIABLE):
         import traceback
 
-        traceback.print_exception(error)
+        with suppress(OSError):
+            traceback.print_exception(error)
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
-        click.echo(error.format_message(), err=True)
+        with suppress(OSError):
+            click.echo(error.format_message(), err=True)
         return 2
     if isinstance(error, click.ClickException):
         return fail(_usage(error), error.exit_code)
@@ -146,7 +166,7 @@ def _explain(error: Exception) -> int:
 
     if isinstance(error, SidecarError):
         return fail(str(error), error.exit_code)
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
+    if isinstance(error, OSError) and error.errno in UNWRITABLE and error.filename is None:
         return fail(f"the output cannot be written: {error.strerror}", 1)
     detail = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     return fail(f"internal error: {detail}; {DEBUG_VARIABLE}=1 shows where", 1)
@@ -162,7 +182,7 @@ def _usage(error: click.ClickException) -> str:
 def fail(message: str, status: int) -> int:
     """Write the one line an error gets, and return *status*."""
     line = " ".join(message.split())
-    with suppress(BrokenPipeError):  # nobody listens: the status still tells
+    with suppress(OSError):  # nobody listens: the status still tells
         click.echo(f"sidecar: error: {line}", err=True)
     return status
 

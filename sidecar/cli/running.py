@@ -107,9 +107,11 @@ def exec_(
     """
     if click.get_current_context().find_root().params.get("config") is not None:
         raise click.UsageError("exec takes no configuration file; see run", click.get_current_context())
+    import sys
     from contextlib import ExitStack
     from tempfile import TemporaryDirectory
 
+    from sidecar.cli.program import settle
     from sidecar.config import for_exec
 
     with ExitStack() as stack:
@@ -123,7 +125,10 @@ def exec_(
         from sidecar.runtime.main import Mode
         from sidecar.runtime.main import run as supervise
 
-        return supervise(configuration, Mode(raw_output=True, remembers=state_dir is not None))
+        try:
+            return supervise(configuration, Mode(raw_output=True, remembers=state_dir is not None))
+        finally:
+            settle(sys.stdout)  # of the command's output: the status is the command's, whoever reads it
 
 
 @options.command(

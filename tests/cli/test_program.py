@@ -442,23 +442,95 @@ def test_run_stops_on_sigterm_with_0(stage: Stage, config_file: Path) -> None:
     wait_until(lambda: stage.view().vacant, "the lock is released")
 
 
+def redirected(how: str, *args: str | Path) -> "subprocess.CompletedProcess[str]":
+    """Run a command with its streams as a shell makes them: ``>/dev/full``, or closed by ``>&-``."""
+    words = [sys.executable, "-P", "-m", "sidecar", *map(str, args)]
+    script = ["sh", "-c", f'exec "$@" {how}', "sh"]
+    return subprocess.run([*script, *words], capture_output=True, text=True, timeout=WITHIN_S, check=False)
+
+
+UNHEARD = [">/dev/full", ">&-", "2>/dev/full", "2>&-", "<&- >&- 2>&-"]
+
+
 @pytest.mark.parametrize("command", [["version"], ["status"], ["status", "-o", "json"], ["validate"]])
-def test_a_full_disk_under_stdout_is_one_line_and_1(
-    stage: Stage, config_file: Path, command: Sequence[str]
+@pytest.mark.parametrize(
+    ("how", "why"), [(">/dev/full", "No space left on device"), (">&-", "Bad file descriptor")]
+)
+def test_what_cannot_be_shown_is_one_line_and_1(
+    stage: Stage, config_file: Path, command: Sequence[str], how: str, why: str
 ) -> None:
     stage.appear("node-a")
-    with Path("/dev/full").open("w") as full:
-        result = subprocess.run(
-            [sys.executable, "-P", "-m", "sidecar", *command],
-            env={**os.environ, "SIDECAR_CONFIG": str(config_file)},
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            timeout=WITHIN_S,
-        )
+
+    result = redirected(how, "-c", config_file, *command)
 
     assert result.returncode == 1
-    assert one_line(result.stderr) == "the output cannot be written: No space left on device\n"
+    assert one_line(result.stderr) == f"the output cannot be written: {why}\n"
+
+
+@pytest.mark.parametrize("how", UNHEARD)
+def test_bug_what_could_not_be_printed_was_a_switchover_that_failed(
+    stage: Stage, config_file: Path, how: str
+) -> None:
+    """1 and "internal error" for what was done; with a full disk under stderr it was ended on its way."""
+    stage.appear("node-b")
+    stage.acquire("node-a")
+
+    with stage.acting(lambda: stage.obey("node-b")):
+        result = redirected(how, "-c", config_file, "switchover", "--yes")
+
+    assert result.returncode == 0, result.stderr
+    assert "error" not in result.stderr
+    if how.startswith(">"):
+        assert re.search(
+            r"sidecar: warning: the output cannot be written: .*: node-b is active", result.stderr
+        )
+
+
+@pytest.mark.parametrize("how", UNHEARD)
+def test_bug_what_could_not_be_printed_was_a_pause_that_failed(
+    stage: Stage, config_file: Path, how: str
+) -> None:
+    result = redirected(how, "-c", config_file, "pause")
+
+    assert result.returncode == 0, result.stderr
+    assert stage.view().settings.paused
+
+
+@pytest.mark.parametrize("how", ["2>/dev/full", "2>&-", "<&- 2>&-"])
+def test_bug_an_error_that_nobody_heard_had_another_status(how: str) -> None:
+    for args in (["statsu"], ["switchover"], []):
+        assert redirected(how, *args).returncode == 2, args
+
+
+EXEC = ["--cluster", "x", "--once", "--", "sh", "-c", "echo hi; exit 7"]
+
+
+@pytest.mark.parametrize("how", UNHEARD)
+def test_bug_exec_whose_output_went_nowhere_had_another_status(tmp_path: Path, how: str) -> None:
+    """1, and a traceback, instead of the command's status."""
+    result = redirected(how, "exec", "--backend", f"local://{tmp_path}/x.db", *EXEC)
+
+    assert result.returncode == 7, result.stderr
+    assert "Traceback" not in result.stderr
+    assert "sidecar: error" not in result.stderr
+
+
+@pytest.mark.parametrize("how", [">&-", "2>&-"])
+def test_bug_a_daemon_whose_caller_had_closed_a_stream_did_not_run(
+    stage: Stage, config_file: Path, how: str
+) -> None:
+    words = [sys.executable, "-P", "-m", "sidecar", "run", "-c", str(config_file)]
+    process = subprocess.Popen(
+        ["sh", "-c", f'exec "$@" {how}', "sh", *words], stderr=subprocess.PIPE, text=True
+    )
+    try:
+        stage.await_view(lambda view: (a := view.node("node-a")) is not None and a.state == "running")
+    finally:
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=WITHIN_S)
+
+    assert process.returncode == 0, err
+    assert "sidecar: error" not in err
 
 
 def test_sighup_at_the_start_does_not_end_the_sidecar(stage: Stage, config_file: Path) -> None:
