@@ -17,11 +17,24 @@ UNREACHABLE: Exits = {2: "bad usage or configuration", 3: "the backend cannot be
 
 
 class Command(click.Command):
-    """A command that knows its exit statuses and shows them in its help."""
+    """A command that knows its exit statuses and shows them in its help.
+
+    An empty value is wrong everywhere: it is a variable of a script that was not set. As none at all,
+    ``--at "$WHEN"`` would be carried out now, and ``restart "$NODE"`` here.
+    """
 
     def __init__(self, *args: Any, exits: Exits, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.exits = dict(sorted(exits.items()))
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take the command line apart, without empty values."""
+        if not ctx.resilient_parsing:
+            given, _, order = self.make_parser(ctx).parse_args(args=list(args))
+            for param in order:
+                if given[param.name] == "":
+                    raise click.BadParameter("it is empty", ctx, param)
+        return super().parse_args(ctx, args)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the table of exit statuses."""
@@ -75,7 +88,7 @@ def timeout_option(function: F) -> F:
     """Add ``--timeout``."""
     return click.option(
         "--timeout",
-        type=DURATION,
+        type=_Duration(1),
         metavar="D",
         help="How long to wait for the outcome, such as 90s [default: what the configuration allows it].",
     )(function)
@@ -84,25 +97,28 @@ def timeout_option(function: F) -> F:
 class _Duration(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic since click 8.3
     name = "duration"
 
+    def __init__(self, at_least_ms: int) -> None:
+        self._at_least_ms = at_least_ms
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         if isinstance(value, int):
             return value
-        from sidecar.config.durations import parse
+        from sidecar.config.kinds import Duration
 
         try:
-            return parse(str(value))
+            return Duration(self._at_least_ms).parse(str(value))
         except ValueError as error:
             self.fail(str(error), param, ctx)
 
 
-DURATION = _Duration()
+DURATION = _Duration(0)
 """``10s`` → 10000."""
 
 
-def _config_path(ctx: click.Context, _param: click.Parameter, value: str | None) -> Path | None:
+def _config_path(ctx: click.Context, param: click.Parameter, value: str | None) -> Path | None:
     path = value if value is not None else ctx.find_root().params.get("config")
     if path == "":
-        raise click.BadParameter("the name of a file is missing", ctx)
+        raise click.BadParameter("it is empty", ctx, param)
     return None if path is None else Path(path)
 
 

@@ -17,6 +17,7 @@ SETTING = click.Choice(["priority", "eligible"])
 @options.command(
     "set",
     EXITS | {0: "set, or it was already; says when the node has not heard", 4: "refused: no such node"},
+    context_settings={"ignore_unknown_options": True},  # -5 is a value
 )
 @options.config_option
 @click.argument("node")

@@ -8,6 +8,8 @@ import click
 from sidecar.cli import options
 
 if TYPE_CHECKING:
+    from contextlib import ExitStack
+
     from sidecar.config import Config
 
 
@@ -72,14 +74,16 @@ def run(config: Path | None, keep_server: bool) -> int:
 @click.option("--cluster", required=True, metavar="NAME", help="Name of the lock.")
 @click.option("--node", metavar="NAME", help="Name of this competitor [default: the host name].")
 @click.option(
-    "--ttl", type=options.DURATION, metavar="D", default="10s", show_default=True, help="Lease to ask for."
+    "--ttl",
+    type=options.DURATION,
+    metavar="D",
+    help="Lease to ask for [default: $SIDECAR_LOCK__TTL, else 10s].",
 )
 @click.option(
     "--restarts",
     type=click.IntRange(0, 1000),
-    default=3,
-    show_default=True,
-    help="How often a command that fails is started again before another node gets the lock.",
+    help="How often a command that fails is started again before another node gets the lock "
+    "[default: $SIDECAR_SERVER__RESTARTS__ATTEMPTS, else 3].",
 )
 @click.option("--once", is_flag=True, help="End with the first exit of the command, or loss of the lock (1).")
 @click.option(
@@ -93,8 +97,8 @@ def exec_(
     backend: str,
     cluster: str,
     node: str | None,
-    ttl: int,
-    restarts: int,
+    ttl: int | None,
+    restarts: int | None,
     once: bool,
     state_dir: Path | None,
     command: tuple[str, ...],
@@ -109,19 +113,14 @@ def exec_(
         raise click.UsageError("exec takes no configuration file; see run", click.get_current_context())
     import sys
     from contextlib import ExitStack
-    from tempfile import TemporaryDirectory
 
     from sidecar.cli.program import settle
     from sidecar.config import for_exec
 
     with ExitStack() as stack:
-        if state_dir is None:
-            folder = Path(
-                stack.enter_context(TemporaryDirectory(prefix="sidecar-exec-", ignore_cleanup_errors=True))
-            )
-        else:
-            folder = state_dir.absolute()
+        folder = _temporary(stack) if state_dir is None else state_dir.absolute()
         configuration = for_exec(backend, cluster, node, ttl, restarts, command, once, folder)
+        _make(Path(configuration.paths.run))
         from sidecar.runtime.main import Mode
         from sidecar.runtime.main import run as supervise
 
@@ -129,6 +128,28 @@ def exec_(
             return supervise(configuration, Mode(raw_output=True, remembers=state_dir is not None))
         finally:
             settle(sys.stdout)  # of the command's output: the status is the command's, whoever reads it
+
+
+def _temporary(stack: "ExitStack") -> Path:
+    from tempfile import TemporaryDirectory
+
+    from sidecar.errors import Failed
+
+    try:
+        made = TemporaryDirectory(prefix="sidecar-exec-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise Failed(f"no temporary folder is to be had: {error.strerror}; give --state-dir") from error
+    return Path(stack.enter_context(made))
+
+
+def _make(run_dir: Path) -> None:
+    """Make the folder that ``run`` would make, and name the option where it cannot be."""
+    from sidecar.errors import UsageError
+
+    try:
+        run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--state-dir: {error.filename}: {error.strerror}") from error
 
 
 @options.command(

@@ -25,8 +25,8 @@ def for_exec(
     backend_url: str,
     cluster: str,
     node: str | None,
-    ttl_ms: int,
-    restarts: int,
+    ttl_ms: int | None,
+    restarts: int | None,
     command: Sequence[str],
     once: bool,
     state_dir: Path,
@@ -42,8 +42,8 @@ def for_exec(
         backend_url: ``etcd://HOST:PORT[,HOST:PORT…]``, ``etcds://``, ``consul://``, ``consuls://``, ``local:///PATH``.
         cluster: Name of the lock.
         node: Name of this competitor; None: ``SIDECAR_NODE``, else the host name.
-        ttl_ms: Lease to ask for.
-        restarts: How often a command that fails is started again; 0 with *once*.
+        ttl_ms: Lease to ask for; None: ``SIDECAR_LOCK__TTL``, else the key's default.
+        restarts: How often a command that fails is started again; None: as *ttl_ms*; 0 with *once*.
         command: Program and arguments.
         once: End with the first exit of the command or the first loss of the lock.
         state_dir: Absolute; holds the epoch's high-water mark and, in ``run``, the guard's socket.
@@ -56,20 +56,26 @@ def for_exec(
     sources = Sources("the command line")
 
     def option(name: str, path: str, value: object) -> None:
-        sources.found[path] = Given(value, Origin(name, UsageError, names_key=True))
+        if value is not None:
+            sources.found[path] = Given(value, Origin(name, UsageError, names_key=True))
 
     for path, value in backend_values(backend_url).items():
         option("--backend", path, value)
     option("--cluster", "cluster", cluster)
-    option("--ttl", "lock.ttl", render(ttl_ms) if ttl_ms >= 0 else f"{ttl_ms}ms")
-    if node is not None:
-        option("--node", "node", node)
+    option("--ttl", "lock.ttl", _duration(ttl_ms))
+    option("--node", "node", node)
     option("CMD", "server.command", list(command))
     option("CMD", "server.kind", "command")
     option("--restarts", "server.restarts.attempts", 0 if once else restarts)
     option("--state-dir", "paths.state", str(state_dir))
     option("--state-dir", "paths.run", str(state_dir / "run"))
     return _without_hooks(finish(sources, os.environ if environ is None else environ, once=once), sources)
+
+
+def _duration(ms: int | None) -> str | None:
+    if ms is None:
+        return None
+    return render(ms) if ms >= 0 else f"{ms}ms"
 
 
 def _without_hooks(config: Config, sources: Sources) -> Config:

@@ -110,10 +110,17 @@ def _timing(sources: Sources, values: Values) -> None:
     room_ms = limit_ms - (total_ms - parts[largest]) - 1
     lower = f" or lower lock.{largest} to at most {render(room_ms)}" if room_ms > 0 else ""
     raise sources.problem(
-        "lock",
+        _outside(sources, largest),
         f"{terms} = {render(total_ms)} must be less than ttl {render(ttl_ms)} × 0.99 = {render(limit_ms)};"
         f" raise lock.ttl to at least {render(_enough_ms(sources, parts))}{lower}",
     )
+
+
+def _outside(sources: Sources, largest: str) -> str:
+    """Return the key to blame: one that a variable or option sets, the likeliest first, else the section."""
+    paths = [f"lock.{name}" for name in (largest, "ttl", *PARTS)]
+    given = (path for path in paths if path in sources.found and sources.found[path].origin.names_key)
+    return next(given, "lock")
 
 
 def _enough_ms(sources: Sources, parts: Mapping[str, int]) -> int:

@@ -71,7 +71,8 @@ def one_line(text: str) -> str:
         (["status", "-c", "/nowhere.yml"], "/nowhere.yml: no such file"),
         (["-c", "/nowhere.yml", "validate"], "/nowhere.yml: no such file"),
         (["run", "-c", "/nowhere.yml"], "/nowhere.yml: no such file"),
-        (["status", "-c", ""], "the name of a file is missing"),
+        (["status", "-c", ""], "'-c' / '--config': it is empty"),
+        (["-c", "", "status"], "'-c' / '--config': it is empty"),
     ],
 )
 def test_bad_usage_is_one_line_and_2(args: Sequence[str], says: str) -> None:
@@ -80,6 +81,64 @@ def test_bad_usage_is_one_line_and_2(args: Sequence[str], says: str) -> None:
     assert result.exit_code == 2
     assert result.stdout == ""
     assert says in one_line(result.stderr)
+
+
+@pytest.mark.parametrize(
+    ("args", "names"),
+    [
+        (["switchover", "--yes", "--at", ""], "'--at'"),
+        (["switchover", "--yes", "--to", ""], "'--to'"),
+        (["switchover", "--yes", "--timeout", ""], "'--timeout'"),
+        (["failover", "--yes", "--to", ""], "'--to'"),
+        (["restart", ""], "NODE"),
+        (["pause", "--node", ""], "'--node'"),
+        (["set", "", "priority", "5"], "NODE"),
+        (
+            ["exec", "--backend", "local:///x", "--cluster", "x", "--state-dir", "", "--", "true"],
+            "'--state-dir'",
+        ),
+        (["init", "--cluster", ""], "'--cluster'"),
+        (["init", "--backend", ""], "'--backend'"),
+    ],
+)
+def test_bug_an_empty_value_was_as_good_as_none(
+    stage: Stage, config_file: Path, monkeypatch: pytest.MonkeyPatch, args: Sequence[str], names: str
+) -> None:
+    """``switchover --at "$WHEN"`` was carried out at once, and ``restart "$NODE"`` here."""
+    if args[0] not in ("exec", "init"):
+        monkeypatch.setenv("SIDECAR_CONFIG", str(config_file))
+    stage.appear("node-a", "node-b")
+
+    result = CliRunner().invoke(main, args)
+
+    assert result.exit_code == 2, result.output
+    assert re.search(f"{names}.*: it is empty", one_line(result.stderr))
+    assert stage.view().request is None
+
+
+@pytest.mark.parametrize("command", [["switchover", "--yes"], ["failover", "--yes"], ["restart"]])
+def test_bug_no_time_at_all_was_the_default_time(config_file: Path, command: Sequence[str]) -> None:
+    result = CliRunner().invoke(main, [*command, "-c", str(config_file), "--timeout", "0s"])
+
+    assert result.exit_code == 2
+    assert "'--timeout': must be at least 1ms, got 0s" in one_line(result.stderr)
+
+
+def test_bug_a_number_below_zero_was_an_option(config_file: Path) -> None:
+    result = CliRunner().invoke(main, ["set", "node-b", "priority", "-5", "-c", str(config_file)])
+
+    assert result.exit_code == 2
+    assert "priority: must be 0 to 1000000, got -5" in one_line(result.stderr)
+
+
+def test_bug_a_state_dir_that_cannot_be_made_was_a_key_that_nobody_wrote(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    words = ["--backend", f"local://{tmp_path}/x.db", "--cluster", "x", "--state-dir", f"{tmp_path}/file/x"]
+
+    result = CliRunner().invoke(main, ["exec", *words, "--", "true"])
+
+    assert result.exit_code == 2
+    assert one_line(result.stderr) == f"--state-dir: {tmp_path}/file/x/run: Not a directory\n"
 
 
 def test_the_process_exits_with_the_status() -> None:

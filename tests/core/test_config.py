@@ -488,6 +488,22 @@ def test_exec_once_does_not_restart() -> None:
     assert (found.server.restarts.attempts, found.once) == (0, True)
 
 
+def test_bug_exec_took_its_own_defaults_before_the_environment() -> None:
+    environ = {"SIDECAR_LOCK__TTL": "20s", "SIDECAR_SERVER__RESTARTS__ATTEMPTS": "7"}
+
+    def found(ttl_ms: int | None, restarts: int | None, once: bool = False) -> tuple[int, int]:
+        made = for_exec(
+            "local:///d", "c", None, ttl_ms, restarts, ["true"], once, Path("/s"), environ=environ
+        )
+        return made.lock.ttl_ms, made.server.restarts.attempts
+
+    assert found(None, None) == (20_000, 7)
+    assert found(5_000, 0) == (5_000, 0)
+    assert found(None, None, once=True) == (20_000, 0)
+    environ.clear()
+    assert found(None, None) == (10_000, 3)  # what the help says
+
+
 def test_exec_takes_credentials_from_the_environment(tmp_path: Path) -> None:
     (tmp_path / "ca").touch()
     environ = {

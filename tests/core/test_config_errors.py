@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.config import for_exec, from_text, load
-from sidecar.errors import ConfigError, UsageError
+from sidecar.errors import ConfigError, SidecarError, UsageError
 
 GOOD = 'cluster: c\nnode: n\nbackend: etcd\netcd: {endpoints: ["http://h:2379"]}\n'
 LOCAL = "cluster: c\nnode: n\nbackend: local\n"
@@ -398,6 +398,29 @@ def test_aliases_cannot_blow_up() -> None:
     )
     with pytest.raises(ConfigError, match=r"^bad.yml:\d+: more than 10000 values$"):
         from_text(bomb, {}, source="bad.yml")
+
+
+@pytest.mark.parametrize(
+    ("environ", "ttl_ms", "blames"),
+    [
+        ({"SIDECAR_LOCK__RENEW_EVERY": "9s"}, 2_000, "SIDECAR_LOCK__RENEW_EVERY (lock.renew_every): "),
+        ({"SIDECAR_LOCK__STOP_GRACE": "1500ms"}, None, "SIDECAR_LOCK__STOP_GRACE (lock.stop_grace): "),
+        ({"SIDECAR_LOCK__KILL_MARGIN": "550ms", "SIDECAR_LOCK__REQUEST_TIMEOUT": "550ms"}, 2_000, "--ttl: "),
+    ],
+)
+def test_bug_the_timing_rule_blamed_a_section_that_nobody_wrote(
+    environ: dict[str, str], ttl_ms: int | None, blames: str
+) -> None:
+    given = environ if ttl_ms else environ | {"SIDECAR_LOCK__TTL": "2s"}
+    with pytest.raises(SidecarError) as caught:
+        for_exec("local:///x", "c", "n", ttl_ms, 3, ["true"], False, Path("/s"), environ=given)
+
+    assert str(caught.value).startswith(f"{blames}renew_every ")
+
+
+def test_a_variable_is_blamed_before_the_section_in_the_file() -> None:
+    with pytest.raises(ConfigError, match=r"^SIDECAR_LOCK__RENEW_EVERY .lock.renew_every.: renew_every 9s"):
+        from_text(LOCAL + "lock: {ttl: 3s}\n", {"SIDECAR_LOCK__RENEW_EVERY": "9s"}, source="bad.yml")
 
 
 def test_exec_has_no_hooks() -> None:
