@@ -30,6 +30,14 @@ LONG_FUNCTIONS = {
 # Whom each layer may import among our own packages; the first match counts.
 MAY_IMPORT = {
     "sidecar/core/": ("sidecar.core",),
+    # it tells a guard that it starts of which version it is
+    "sidecar/guard/connect.py": (
+        "sidecar.guard",
+        "sidecar.core",
+        "sidecar.clock",
+        "sidecar.errors",
+        "sidecar.__version__",
+    ),
     # the sidecar's side of the guard's socket; what the guard process runs is GUARD below
     "sidecar/guard/": ("sidecar.guard", "sidecar.core", "sidecar.clock", "sidecar.errors"),
     # and of a hook's; what the keeper of a hook runs is ALONE below

@@ -22,8 +22,9 @@ COLOURS = {"ok": "green", "warning": "yellow", "error": "red"}
 def doctor(config: Path | None, form: str) -> int:
     """Look at the machine and say what to do.
 
-    At backend, rights in it, other nodes, clock, enforcement, watchdog, folders, programs, secrets,
-    server.xml, Java, ports, and for a second supervisor. Changes nothing. Run it as the sidecar's user.
+    At backend, rights in it, other nodes, clock, enforcement, guard, watchdog, folders, programs,
+    secrets, server.xml, Java, ports, and for a second supervisor. Changes nothing. Run it as the sidecar's
+    user.
     """
     from sidecar.doctor.examine import examine
 

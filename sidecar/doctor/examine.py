@@ -26,6 +26,7 @@ CHECKS = (
     Check("backend", 15_000, store.look),
     Check("clock", 2_000, machine.clock),
     Check("enforcement", 15_000, machine.enforcement),
+    Check("guard", 5_000, machine.guard),
     Check("watchdog", 2_000, machine.watchdog),
     Check("paths", 5_000, files.paths),
     Check("programs", 5_000, files.programs),

@@ -6,12 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
+from sidecar import __version__
 from sidecar.clock import BootClock
 from sidecar.config import Config
+from sidecar.core.units import Instant
 from sidecar.doctor.finding import Finding, error, ok, warning
 from sidecar.errors import GuardError
 
 SLOW_CLOCKS = ("jiffies", "refined-jiffies")
+GREETED_WITHIN_MS = 2_000
 CLOCK_SOURCE = Path("/sys/devices/system/clocksource/clocksource0/current_clocksource")
 
 
@@ -71,6 +74,34 @@ def _cgroup() -> str:
         )
     found.remove()
     return "a cgroup of its own with cgroup.kill is granted"
+
+
+def guard(config: Config) -> Iterator[Finding]:
+    """Ask the guard that works here of which version it is: an active's outlives an upgrade."""
+    from sidecar.guard import connect
+
+    run_dir, now = Path(config.paths.run), BootClock()
+    try:
+        found = connect.greeting(run_dir, Instant(now.now() + GREETED_WITHIN_MS), now)
+    except (TimeoutError, BlockingIOError):
+        do = (
+            "see whether it is stopped: its server ends at its deadline; a restart of the sidecar replaces it"
+        )
+        yield error("guard", f"{run_dir}: the guard there does not answer", do)
+        return
+    except (PermissionError, ConnectionError):
+        yield warning("guard", f"{run_dir}: it hears its own user alone", "run doctor as root")
+        return
+    if found is None:
+        yield ok("guard", f"none is at work in {run_dir}")
+    elif found.version == __version__:
+        yield ok("guard", f"of this version, {__version__}")
+    else:
+        version = f"version {found.version}" if found.version else "a version that does not say which"
+        says = f"of {version}, not {__version__}: what that mends of it is not in force here"
+        restart = "restart the sidecar, which replaces a standby's guard: systemctl restart aggregate-sidecar"
+        active = found.role == "active"
+        yield warning("guard", says, f"sidecar switchover first; then {restart}" if active else restart)
 
 
 def watchdog(_config: Config) -> Iterator[Finding]:

@@ -58,4 +58,5 @@ def _begin(run_dir: str, options: dict[str, str]) -> Guard:
         raise Refused("another guard is at work here") from None
     gc.collect()
     gc.freeze()  # pages shared with the keepers stay shared
-    return Guard(run_dir, options["--enforcement"], int(options["--idle-exit-ms"]))
+    idle_exit_ms = int(options["--idle-exit-ms"])
+    return Guard(run_dir, options["--enforcement"], options["--version"], idle_exit_ms)

@@ -7,8 +7,9 @@ import socket
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
+from sidecar import __version__
 from sidecar.clock import Clock, left_s
 from sidecar.core.units import Instant
 from sidecar.errors import GuardError
@@ -49,6 +50,14 @@ class Foreign(GuardError):
         self.standby = isinstance(run, dict) and run.get("role") == "standby"
 
 
+class Greeting(NamedTuple):
+    """What a guard says to whoever connects."""
+
+    protocol: int
+    version: str | None  # None: it is older than that was said
+    role: str | None  # of its server; None: it has none
+
+
 @dataclass(frozen=True)
 class Spawn:
     """How to start a guard."""
@@ -77,11 +86,39 @@ def attach_or_spawn(spawn: Spawn, deadline: Instant, clock: Clock) -> Connection
             if not proof.wait_for_orphans(spawn.run_dir, deadline, clock):
                 raise GuardError(f"{spawn.run_dir}: an earlier server is not proven dead")
             _start(spawn, deadline, clock)
-        elif spawn.enforcement in ("auto", found.state["enforcement"]) or found.state["run"]:
+        elif _stays(found.state, spawn.enforcement):
             return found
         else:
             _send_away(found, deadline, clock)
     raise GuardError(f"{spawn.run_dir}: no guard answers")
+
+
+def greeting(run_dir: Path, deadline: Instant, clock: Clock) -> Greeting | None:
+    """Return what the guard in *run_dir* says to any caller; None when there is none. It is not disturbed.
+
+    Raises:
+        GuardError: What answers there is no guard.
+        OSError: It does not answer by *deadline*, or hears another user alone.
+    """
+    with wire.seqpacket() as sock:
+        sock.settimeout(left_s(deadline, clock) or 0.001)
+        try:
+            _knock(sock, run_dir)
+        except (ConnectionRefusedError, FileNotFoundError):
+            return None
+        protocol, hello = _hello(sock)
+    run = hello.get("run")
+    role = str(run.get("role")) if isinstance(run, dict) else None
+    version = hello.get("version")
+    return Greeting(protocol, version if isinstance(version, str) else None, role)
+
+
+def _knock(sock: socket.socket, run_dir: Path) -> None:
+    dir_fd = wire.open_run_dir(str(run_dir))
+    try:
+        sock.connect(wire.address(dir_fd))
+    finally:
+        os.close(dir_fd)
 
 
 def attach(run_dir: Path, deadline: Instant, clock: Clock) -> Connection | None:
@@ -97,11 +134,7 @@ def attach(run_dir: Path, deadline: Instant, clock: Clock) -> Connection | None:
     pidfd = -1
     try:
         sock.settimeout(min(left_s(deadline, clock), HELLO_WITHIN_MS / 1000) or 0.001)
-        dir_fd = wire.open_run_dir(str(run_dir))
-        try:
-            sock.connect(wire.address(dir_fd))
-        finally:
-            os.close(dir_fd)
+        _knock(sock, run_dir)
         pid, uid = wire.peer(sock)
         if uid != os.geteuid():
             raise GuardError(f"{run_dir / wire.SOCKET_NAME}: belongs to uid {uid}")
@@ -137,10 +170,7 @@ def _close(sock: socket.socket, pidfd: int) -> None:
 
 
 def _take_control(sock: socket.socket, pidfd: int) -> Connection:
-    hello, _ = receive(sock)
-    protocol = hello.get("protocol")
-    if hello.get("type") != "hello" or type(protocol) is not int:
-        raise GuardError(f"what answers there is no guard: it speaks protocol {str(protocol)[:20]!r}")
+    protocol, hello = _hello(sock)
     if protocol != wire.PROTOCOL:
         raise Foreign(hello, pidfd)
     sock.send(wire.encode({"order": "control", "seq": 0, "protocol": wire.PROTOCOL}))
@@ -153,6 +183,14 @@ def _take_control(sock: socket.socket, pidfd: int) -> Connection:
         raise
     sock.setblocking(False)
     return Connection(sock, pidfd, state, keeper_pidfd)
+
+
+def _hello(sock: socket.socket) -> tuple[int, wire.Frame]:
+    hello, _ = receive(sock)
+    protocol = hello.get("protocol")
+    if hello.get("type") != "hello" or type(protocol) is not int:
+        raise GuardError(f"what answers there is no guard: it speaks protocol {str(protocol)[:20]!r}")
+    return protocol, hello
 
 
 def _check(state: wire.Frame) -> None:
@@ -189,11 +227,8 @@ def _part(foreign: Foreign, deadline: Instant, clock: Clock) -> None:
     What it keeps of the lock cannot be understood, so nobody extends its server's deadline. An active one
     serves on until then, for nobody else can before; a standby is missed by nobody and is ended at once.
     """
-    number = signal.SIGKILL if foreign.standby else signal.SIGTERM  # SIGTERM: leave when no server runs
     try:
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(foreign.pidfd, number)
-        if not proof.readable(foreign.pidfd, int(left_s(deadline, clock) * 1000)):
+        if not _end(foreign.pidfd, foreign.standby, deadline, clock):
             raise GuardError(
                 f"{foreign}, and its server still runs: it ends at its deadline, and the guard with it; then "
                 "start again. Sooner: stop it with the version that started it, or kill that guard"
@@ -202,13 +237,34 @@ def _part(foreign: Foreign, deadline: Instant, clock: Clock) -> None:
         os.close(foreign.pidfd)
 
 
+def _stays(state: wire.Frame, enforcement: Wanted) -> bool:
+    """Tell whether a guard is the one to go on with.
+
+    One with an active server is, whatever it is: that must not end. An idle one has to be as it was asked
+    for, and of this version: else what a newer one mends would not be in force before somebody stops the
+    sidecar. For the same reason a standby's goes, which nobody misses.
+    """
+    run, ours = told.adopted_run(state), state.get("version") == __version__
+    if run is None:
+        return ours and enforcement in ("auto", state["enforcement"])
+    return ours or run.role != "standby"
+
+
 def _send_away(found: Connection, deadline: Instant, clock: Clock) -> None:
-    """Make an idle guard of another enforcement leave, and wait until it is gone."""
-    found.sock.send(wire.encode({"order": "shutdown", "seq": 1}))
-    gone = proof.readable(found.guard_pidfd, int(left_s(deadline, clock) * 1000))
+    """Make a guard go that is not to stay, and wait until it is gone."""
+    gone = _end(found.guard_pidfd, found.state["run"] is not None, deadline, clock)
+    if found.keeper_pidfd is not None:
+        os.close(found.keeper_pidfd)
     found.close()
     if not gone:
-        raise GuardError("an idle guard does not leave")
+        raise GuardError("the guard before does not leave")
+
+
+def _end(guard_pidfd: int, standby: bool, deadline: Instant, clock: Clock) -> bool:
+    """End a guard with its *standby* at once, or let it leave when no server runs; tell whether it went."""
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(guard_pidfd, signal.SIGKILL if standby else signal.SIGTERM)
+    return proof.readable(guard_pidfd, int(left_s(deadline, clock) * 1000))
 
 
 def inherited() -> dict[str, str]:
@@ -221,7 +277,7 @@ def _start(spawn: Spawn, deadline: Instant, clock: Clock) -> None:
     ready_r, ready_w = os.pipe()
     command = [spawn.python, "-I", "-S", str(script), "--run-dir", str(spawn.run_dir.absolute())]
     command += ["--enforcement", spawn.enforcement, "--idle-exit-ms", str(spawn.idle_exit_ms)]
-    command += ["--ready-fd", str(ready_w)]
+    command += ["--version", __version__, "--ready-fd", str(ready_w)]
     try:
         with (spawn.run_dir / "guard.log").open("ab") as log:
             try:

@@ -44,8 +44,9 @@ IDLE_EXIT_MS = 60_000
 class Guard:
     """The server's parent."""
 
-    def __init__(self, run_dir: str, enforcement: str, idle_exit_ms: int) -> None:
+    def __init__(self, run_dir: str, enforcement: str, version: str, idle_exit_ms: int) -> None:
         self.run_dir = run_dir
+        self.version = version  # of the program that started us: what there is on the disk may be newer
         self.idle_exit_ms = idle_exit_ms
         self.epoll = select.epoll()
         self.handlers: dict[int, Callable[[], None]] = {}
@@ -320,7 +321,8 @@ class Guard:
         found = run.describe(cage.pid if cage else None) if run else None
         if found and cage:
             found |= cage.traces
-        return {"guard_pid": os.getpid(), "enforcement": self.enforcement, "run": found}
+        who = {"version": self.version, "guard_pid": os.getpid(), "enforcement": self.enforcement}
+        return {**who, "run": found}
 
     def _called(self, link: Link) -> None:
         try:

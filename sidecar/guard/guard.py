@@ -1,4 +1,4 @@
-"""Start the guard: ``python -I -S guard.py --run-dir DIR --enforcement auto|kernel|process``.
+"""Start the guard: ``python -I -S guard.py --run-dir DIR --enforcement auto|kernel|process …``.
 
 Run as a script and never imported. ``-I -S`` leaves no path but the standard library's, so a broken
 site-packages, an odd PYTHONPATH or an upgrade under way cannot keep a guard from starting. Its

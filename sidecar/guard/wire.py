@@ -2,7 +2,7 @@
 
 The guard speaks first:
 
-    guard   {"type": "hello", "protocol": 1, "guard_pid", "enforcement", "run": {...} or null}
+    guard   {"type": "hello", "protocol": 1, "version", "guard_pid", "enforcement", "run": {...} or null}
     client  {"order": "control", "seq": 1, "protocol": 1}
     guard   {"type": "state", "seq": 1, ...as hello..., "finished": {...} or null}   + keeper's pidfd
 
@@ -25,8 +25,8 @@ With ``started``, and in ``run``, come the ``token`` and ``cgroup`` by which wha
     ping, shutdown (these two without run)
 
 What every version keeps, so that two can part in peace: the guard's hello comes first, with ``protocol``
-and ``run``, in which ``role`` stands; a number that the other does not know gives no control and changes
-nothing; SIGTERM lets a guard leave once it has no server.
+and ``run``, in which ``role`` and ``deadline_ms`` stand; a number that the other does not know gives no
+control and changes nothing; SIGTERM lets a guard leave once it has no server.
 
 Anything else ends the connection, after ``{"type": "error", "reason"}`` where that can be written,
 and changes nothing. Instants are ms on CLOCK_BOOTTIME.

@@ -21,10 +21,11 @@ from tempfile import TemporaryDirectory
 import pytest
 from click.testing import CliRunner
 
+from sidecar import __version__
 from sidecar.certificate import Validity
 from sidecar.cli import main
 from sidecar.config import Config, from_text
-from sidecar.doctor import api, files, server, store
+from sidecar.doctor import api, files, machine, server, store
 from sidecar.doctor.api import DAY_S
 from sidecar.doctor.examine import CHECKS, Check, examine
 from sidecar.doctor.finding import Finding, ok
@@ -34,6 +35,7 @@ from tests.cli.conftest import SERVER_XML
 from tests.cli.stage import Stage
 from tests.cli.test_program import WITHIN_S, spawn
 from tests.harness.certificates import Authority
+from tests.harness.played import RUN, listener
 from tests.harness.process import free_port, unavailable, wait_until
 from tests.harness.stores import ETCD34, Etcd, b64
 from tests.harness.tools import ROOT
@@ -248,6 +250,58 @@ def test_secrets_are_their_owners_alone(tmp_path: Path, mode: int, level: str) -
 
     assert found.level == level
     assert f"consul.token_file: {token}" in found.says
+
+
+# ---- the guard
+
+
+@pytest.mark.parametrize(
+    ("version", "role", "level", "says", "do"),
+    [
+        (__version__, "active", "ok", f"of this version, {__version__}", ""),
+        (
+            "9.9.9",
+            "active",
+            "warning",
+            f"of version 9.9.9, not {__version__}",
+            "sidecar switchover first; then",
+        ),
+        ("9.9.9", "standby", "warning", "of version 9.9.9", "restart the sidecar"),
+        ("9.9.9", None, "warning", "of version 9.9.9", "restart the sidecar"),
+        (None, "active", "warning", "of a version that does not say which", "sidecar switchover first; then"),
+    ],
+)
+def test_bug_nothing_said_that_the_guard_was_of_the_version_before(
+    tmp_path: Path, version: str | None, role: str | None, level: str, says: str, do: str
+) -> None:
+    (tmp_path / "run").mkdir()
+    run = None if role is None else {**RUN, "role": role}
+    hello = {"type": "hello", "protocol": 1, "run": run} | ({"version": version} if version else {})
+    with listener(tmp_path / "run") as listening:
+
+        def greet() -> None:
+            with listening.accept()[0] as sock:
+                sock.send(json.dumps(hello).encode())
+
+        thread = threading.Thread(target=greet, daemon=True)
+        thread.start()
+        (found,) = machine.guard(configured(tmp_path))
+        thread.join(WITHIN_S)
+
+    assert (found.level, found.says.startswith(says), found.do.startswith(do)) == (level, True, True), found
+
+
+def test_a_guard_that_is_not_there_or_does_not_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configured(tmp_path)
+    assert told(machine.guard(config), "ok") == f"guard: none is at work in {tmp_path}/run; "
+
+    monkeypatch.setattr(machine, "GREETED_WITHIN_MS", 50)
+    (tmp_path / "run").mkdir()
+    with listener(tmp_path / "run"):
+        assert "does not answer" in told(machine.guard(config), "error")
+    assert "none is at work" in told(machine.guard(config), "ok"), "its socket alone is left"
 
 
 # ---- the API and certificates

@@ -9,7 +9,10 @@ VERSION = "9.9.9"
 CHANGES = {
     "sidecar/__init__.py": ('__version__ = "', f'__version__ = "{VERSION}"  # "'),
     # It says more than this one knows: in the guard's greeting, in the note kept there, in the store.
-    "sidecar/guard/daemon.py": ('"guard_pid": os.getpid(),', '"guard_pid": os.getpid(), "novelty": [1],'),
+    "sidecar/guard/daemon.py": (
+        'return {**who, "run": found}',
+        'return {**who, "run": found, "novelty": [1]}',
+    ),
     "sidecar/runtime/locking.py": ("    cookie: str\n", '    cookie: str\n    novelty: str = "x"\n'),
     "sidecar/core/model.py": (
         "    api: str | None = None\n",
@@ -17,17 +20,24 @@ CHANGES = {
     ),
 }
 PROTOCOL = {"sidecar/guard/wire.py": ("\nPROTOCOL = 1\n", "\nPROTOCOL = 2\n")}
+SILENT = {
+    "sidecar/guard/daemon.py": ('who = {"version": self.version, ', "who = {"),
+    "sidecar/guard/connect.py": ('state.get("version") == __version__', "True"),
+}
 
 
-def another(folder: Path, *, protocol: bool = False) -> Path:
+def another(folder: Path, *, protocol: bool = False, silent: bool = False) -> Path:
     """Make a version that goes on with our server, or with *protocol* one whose guard speaks another.
+
+    *silent*: one whose guard does not say its version, and nobody asks for it.
 
     Returns what to put into ``PYTHONPATH``.
     """
     root = folder / "another"
     for name in ("sidecar", "backends"):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for file, (before, after) in {**CHANGES, **(PROTOCOL if protocol else {})}.items():
+    more = (PROTOCOL if protocol else {}) | (SILENT if silent else {})
+    for file, (before, after) in (*CHANGES.items(), *more.items()):
         path = root / file
         text = path.read_text()
         assert text.count(before) == 1, f"{file}: {before!r} is gone: the copy would be no other version"

@@ -170,7 +170,8 @@ def test_one_guard_at_a_time(tmp_path: Path) -> None:
     script = Path(connect.__file__).with_name("guard.py")
     read_end, write_end = os.pipe()
     command = [sys.executable, "-I", "-S", str(script), "--run-dir", str(tmp_path)]
-    command += ["--enforcement", "process", "--idle-exit-ms", "60000", "--ready-fd", str(write_end)]
+    command += ["--enforcement", "process", "--version", "0"]
+    command += ["--idle-exit-ms", "60000", "--ready-fd", str(write_end)]
     with ExitStack() as stack:
         stack.callback(os.close, read_end)
         answers = []

@@ -2,9 +2,9 @@
 each other nobody is active twice, and nobody is stuck.
 
 Method: another version is a copy of the tree with another number, more fields in what it says, and on demand
-another protocol of the guard. The sidecar before ends in order (``--keep-server``) or by ``kill -9``. The
-witness tells whether the server went on. Not covered: documents of another version in the store (tests/core,
-tests/contract).
+another protocol of the guard, or a guard that does not say its version. The sidecar before ends in order
+(``--keep-server``) or by ``kill -9``. The witness tells whether the server went on. Not covered: documents of
+another version in the store (tests/core, tests/contract).
 """
 
 import os
@@ -55,6 +55,11 @@ def _is(cluster: Cluster, name: str, **wanted: str) -> bool:
     return any(node["node"] == name and wanted.items() <= node.items() for node in nodes)
 
 
+def _is_guarded_by(node: DemoNode, version: str) -> bool:
+    found = connect.greeting(node.run_dir, Instant(CLOCK.now() + 5_000), CLOCK)
+    return found is not None and found.version == version
+
+
 def _server(node: DemoNode) -> int:
     return int(until("a server", node.server)[-1].pid)
 
@@ -68,17 +73,23 @@ def _replace(node: DemoNode, ending: str, environment: Environment) -> None:
     node.start("--keep-server")
 
 
-def test_both_nodes_are_upgraded_and_back_and_no_server_notices(tmp_path: Path, namespace: str) -> None:
+def test_both_nodes_are_upgraded_and_back_and_the_active_server_does_not_notice(
+    tmp_path: Path, namespace: str
+) -> None:
+    """The standby's is started anew, by a guard of the version that is installed."""
     new: Environment = {"PYTHONPATH": str(another(tmp_path))}
     with _pair(tmp_path, namespace, "8s", {}) as cluster:
         active = cluster.await_active()
-        names = (_other(cluster, active), active)
-        before = {name: (_server(cluster[name]), cluster[name].guard_pid()) for name in names}
+        standby, node = cluster[_other(cluster, active)], cluster[active]
+        before = _server(node), node.guard_pid()
         for ending, environment, version in (("in order", new, VERSION), ("killed", {}, __version__)):
-            for name in names:
-                _replace(cluster[name], ending, environment)
-                until(f"{name} to be of version {version}", partial(_is, cluster, name, version=version))
-                assert (_server(cluster[name]), cluster[name].guard_pid()) == before[name]
+            _replace(standby, ending, environment)
+            well = partial(_is, cluster, standby.name, version=version, state="monitoring")
+            until(f"the standby to be of version {version}", well)
+            until(f"its guard to be of version {version}", partial(_is_guarded_by, standby, version))
+            _replace(node, ending, environment)
+            until(f"{active} to be of version {version}", partial(_is, cluster, active, version=version))
+            assert (_server(node), node.guard_pid()) == before
         ended_ns = witness.now_ns()
         until("the active to go on", partial(_is, cluster, active, role="active", state="running"))
         until("its server to go on", lambda: cluster.records()[-1].at_ns > ended_ns)
@@ -179,3 +190,68 @@ def test_a_strange_guard_without_a_server_makes_room_at_once(site: Site) -> None
     _attach(site, 5_000).close()
 
     assert guard.dead()
+
+
+# The guard alone, of another version that speaks the same.
+
+
+@pytest.fixture
+def upgraded(tmp_path: Path) -> Iterator[Site]:
+    """A site whose first guard is of another version."""
+    with guards.site("kernel", unprivileged=os.geteuid() != 0) as one:
+        one.tree = another(tmp_path)
+        yield one
+
+
+def test_bug_an_idle_guard_went_on_for_ever_after_an_upgrade(upgraded: Site) -> None:
+    sidecar = upgraded.sidecar()
+    guard = upgraded.one(upgraded.guard_pid())
+    sidecar.kill()
+
+    found = _attach(upgraded, 5_000)
+
+    assert guard.dead()
+    assert found.state["version"] == __version__
+    found.close()
+
+
+def test_a_guard_that_does_not_say_its_version_is_of_another(site: Site, tmp_path: Path) -> None:
+    site.tree = another(tmp_path / "older", silent=True)
+    sidecar = site.sidecar()
+    guard = site.one(site.guard_pid())
+    sidecar.kill()
+
+    _attach(site, 5_000).close()
+
+    assert guard.dead()
+
+
+def test_bug_the_guard_of_a_standby_went_on_for_ever_after_an_upgrade(upgraded: Site) -> None:
+    sidecar = upgraded.sidecar()
+    sidecar.start("deaf", "daemon", lives_ms=60_000, role="standby")
+    sidecar.wait("Started")
+    upgraded.beating("root", "daemon")
+    tree = upgraded.processes(with_guard=True)
+    sidecar.kill()
+
+    found = _attach(upgraded, 5_000)
+
+    assert tree.dead(), "proven before another guard was started"
+    assert (found.state["run"], found.state["version"]) == (None, __version__)
+    found.close()
+
+
+def test_the_guard_of_an_active_is_kept_whatever_version_it_is_of(upgraded: Site) -> None:
+    sidecar = upgraded.sidecar()
+    sidecar.start("polite", lives_ms=60_000)
+    sidecar.wait("Started")
+    upgraded.beating("root")
+    tree = upgraded.processes(with_guard=True)
+    sidecar.kill()
+
+    found = _attach(upgraded, 5_000)
+
+    assert not tree.dead()
+    assert found.state["version"] == VERSION
+    found.close()
+    tree.send(signal.SIGKILL)

@@ -5,6 +5,7 @@
 from tests.mutants.mutant import Mutant
 
 DEATH, ORDERS = "tests/system/test_guard.py", "tests/system/test_guard_orders.py"
+UPGRADE = "tests/system/test_upgrade.py"
 INSTANTS = f"{ORDERS}::test_the_instants_of_a_run"
 PROVES = f"{ORDERS}::test_what_the_record_proves"
 
@@ -72,8 +73,12 @@ MUTANTS = (
     # who is heard
     Mutant("the guard hears a client of another protocol", "sidecar/guard/daemon.py", "if wire.whole(frame, \"protocol\") != wire.PROTOCOL:", "if False:", f"{ORDERS}::test_what_is_no_order_ends_the_connection_and_nothing_else"),
     Mutant("the client takes on a guard of another protocol", "sidecar/guard/connect.py", "if protocol != wire.PROTOCOL:", "if False:", "tests/runtime/test_guard_client.py::test_a_guard_of_another_protocol_is_left_alone"),
-    Mutant("an active server of another version is killed", "sidecar/guard/connect.py", "signal.SIGKILL if foreign.standby else signal.SIGTERM", "signal.SIGKILL", "tests/system/test_upgrade.py::test_a_strange_guard_keeps_its_active_server_and_leaves_with_it"),
-    Mutant("a standby of another version stays for ever", "sidecar/guard/connect.py", "signal.SIGKILL if foreign.standby else signal.SIGTERM", "signal.SIGTERM", "tests/system/test_upgrade.py::test_a_strange_guard_is_ended_with_its_standby"),
+    Mutant("an active server of another version is killed", "sidecar/guard/connect.py", "signal.SIGKILL if standby else signal.SIGTERM", "signal.SIGKILL", "tests/system/test_upgrade.py::test_a_strange_guard_keeps_its_active_server_and_leaves_with_it"),
+    Mutant("a standby of another version stays for ever", "sidecar/guard/connect.py", "signal.SIGKILL if standby else signal.SIGTERM", "signal.SIGTERM", "tests/system/test_upgrade.py::test_a_strange_guard_is_ended_with_its_standby"),
+    Mutant("an idle guard of another version stays for ever", "sidecar/guard/connect.py", "        return ours and enforcement in", "        return enforcement in", f"{UPGRADE}::test_bug_an_idle_guard_went_on_for_ever_after_an_upgrade"),
+    Mutant("a standby's guard of another version stays for ever", "sidecar/guard/connect.py", "return ours or run.role != \"standby\"", "return True", f"{UPGRADE}::test_bug_the_guard_of_a_standby_went_on_for_ever_after_an_upgrade"),
+    Mutant("an active's guard of another version is ended", "sidecar/guard/connect.py", "return ours or run.role != \"standby\"", "return ours", f"{UPGRADE}::test_the_guard_of_an_active_is_kept_whatever_version_it_is_of"),
+    Mutant("a guard that does not say its version is of this one", "sidecar/guard/connect.py", "state.get(\"version\") == __version__", "state.get(\"version\") in (None, __version__)", f"{UPGRADE}::test_a_guard_that_does_not_say_its_version_is_of_another"),
     Mutant("the guard hears another user", "sidecar/guard/door.py", "if wire.peer(sock)[1] != os.geteuid():", "if False:", f"{ORDERS} -k test_another_user_is_not_heard and kernel"),
     Mutant("the client obeys a guard of another user", "sidecar/guard/connect.py", "if uid != os.geteuid():", "if False:", "tests/runtime/test_guard_client.py::test_a_guard_of_another_user_is_refused"),
     Mutant("who is not in control gives orders", "sidecar/guard/daemon.py", "if link is not self.door.controller:", "if False:", f"{ORDERS}::test_what_is_no_order_ends_the_connection_and_nothing_else"),
