@@ -1,7 +1,9 @@
 """``run``, ``exec`` and ``demo``: what stays in the foreground."""
 
+import os
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
@@ -37,7 +39,6 @@ def run(config: Path | None, keep_server: bool) -> int:
     """
     import faulthandler
     import signal
-    import sys
 
     if sys.__stderr__ is not None:  # systemd's watchdog sends SIGABRT: the log shows where each thread stood
         faulthandler.enable(sys.__stderr__)
@@ -111,10 +112,8 @@ def exec_(
     """
     if click.get_current_context().find_root().params.get("config") is not None:
         raise click.UsageError("exec takes no configuration file; see run", click.get_current_context())
-    import sys
     from contextlib import ExitStack
 
-    from sidecar.cli.program import settle
     from sidecar.config import for_exec
 
     with ExitStack() as stack:
@@ -124,10 +123,13 @@ def exec_(
         from sidecar.runtime.main import Mode
         from sidecar.runtime.main import run as supervise
 
-        try:
-            return supervise(configuration, Mode(raw_output=True, remembers=state_dir is not None))
-        finally:
-            settle(sys.stdout)  # of the command's output: the status is the command's, whoever reads it
+        out = _descriptor(sys.__stdout__), _descriptor(sys.__stderr__)
+        return supervise(configuration, Mode(out=out, remembers=state_dir is not None))
+
+
+def _descriptor(stream: TextIO | None) -> int:
+    """Return the number of a stream of ours; of one that the caller has closed, that of nowhere."""
+    return os.open(os.devnull, os.O_WRONLY) if stream is None else stream.fileno()
 
 
 def _temporary(stack: "ExitStack") -> Path:

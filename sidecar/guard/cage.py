@@ -14,13 +14,17 @@ import struct
 from sidecar.guard import keeper, kernel, record, tree, wire
 from sidecar.guard.shared import SharedInstant
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 NAMESPACES = kernel.CLONE_NEWPID | kernel.CLONE_NEWNS
 _READY_WITHIN_S = 5
 """For the trial at start alone; a keeper takes about 5 ms."""
 
 
 class Cage:
-    """One keeper: its process, its socket, and our ends of the server's two pipes."""
+    """One keeper: its process, its socket, our ends of the server's two pipes, a way to give it others."""
 
     def __init__(self, namespaces: int, run_dir: str, token: str) -> None:
         """Fork the keeper.
@@ -40,15 +44,18 @@ class Cage:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         # Before the fork: a message sent earlier than this carries pid 0.
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        outlets, outlets_theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         stdout, stdout_w = os.pipe()
         stderr, stderr_w = os.pipe()
         ids = os.geteuid(), os.getegid()
         try:
             self.pid = kernel.clone(namespaces) if namespaces else os.fork()
             if self.pid == 0:
-                keeper.main(theirs, (stdout_w, stderr_w), ids, namespaces, self.cgroup, run_dir, self.ends_at)
+                out = stdout_w, stderr_w, outlets_theirs.fileno()
+                keeper.main(theirs, out, ids, namespaces, self.cgroup, run_dir, self.ends_at)
         except OSError:
             ours.close()
+            outlets.close()
             for fd in (stdout, stderr):
                 os.close(fd)
             if self.cgroup:
@@ -56,6 +63,7 @@ class Cage:
             raise
         finally:
             theirs.close()
+            outlets_theirs.close()
             os.close(stdout_w)
             os.close(stderr_w)
         self.pidfd = os.pidfd_open(self.pid)
@@ -64,6 +72,7 @@ class Cage:
         for fd in self.streams:
             os.set_blocking(fd, False)
         self.control = ours
+        self.outlets = outlets
 
     @property
     def traces(self) -> record.Record:
@@ -109,9 +118,17 @@ class Cage:
                 self.failed = reason
         return next(iter(message))
 
-    def go(self, order: wire.Frame) -> None:
-        """Let the keeper start the server that *order* describes."""
-        self.control.send(wire.encode(order))
+    def go(self, order: wire.Frame, outlets: Sequence[int] = ()) -> None:
+        """Let the keeper start the server that *order* describes.
+
+        Args:
+            outlets: Its stdout and stderr, if not our pipes; they are copied, past the keeper (see there).
+        """
+        data = wire.encode({**order, "own_output": bool(outlets)})
+        if outlets:
+            with contextlib.suppress(ConnectionError):  # dead before its time: the keeper will tell
+                socket.send_fds(self.outlets, [b"."], outlets)
+        self.control.send(data)
         self.told_go = True
 
     def stop(self) -> None:
@@ -138,6 +155,7 @@ class Cage:
         """Collect the dead keeper, close everything; return its exit code."""
         _pid, status = os.waitpid(self.pid, 0)
         self.control.close()
+        self.outlets.close()
         os.close(self.pidfd)
         self.pidfd = -1
         self.ends_at.close()

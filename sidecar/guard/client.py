@@ -105,13 +105,14 @@ class GuardClient:
             "note": order.note,
             "stop_signal": order.stop_signal,
             "stop_command": None if order.stop_command is None else list(order.stop_command),
+            "own_output": order.out is not None,
         }
         try:
             wire.encode(frame)
             wire.note(frame)
         except wire.BadFrame as error:
             raise GuardError(f"start order of run {order.run!r}: {error}") from error
-        self._follower.begin(order.run)
+        self._follower.begin(order.run, order.out or ())
         self._follower.post(frame)
 
     def extend(self, run: str, deadline_at: Instant, note: object = None) -> None:

@@ -209,8 +209,10 @@ def receive(sock: socket.socket) -> tuple[wire.Frame, int | None]:
         ConnectionError: The guard has closed the connection.
         GuardError: It sent something that is no message.
     """
-    flags = socket.MSG_CMSG_CLOEXEC
-    data, fds, _flags, _address = wire.taken(lambda: socket.recv_fds(sock, wire.FRAME_MAX, 1, flags))
+    flags = socket.MSG_CMSG_CLOEXEC  # which socket.recv_fds() takes and forgets
+    space = socket.CMSG_LEN(4)
+    data, rest, _flags, _address = wire.taken(lambda: sock.recvmsg(wire.FRAME_MAX, space, flags))
+    fds = wire.rights(rest)
     if not data:
         raise ConnectionResetError("closed by the guard")
     try:

@@ -254,6 +254,7 @@ class Guard:
         if self.run is None:
             return
         self.finished = {**frame, "run": self.run.id}
+        wire.close_all(self.run.outlets)
         self.run = None
         self._flush()  # its last words first
         self._tell(self.finished)
@@ -269,7 +270,8 @@ class Guard:
             self._arm(run, cage)
             if run.terms.too_late(kernel.now_ms()):
                 raise Refused("too late: its deadline has come")
-            cage.go(run.for_keeper(cage.token))
+            cage.go(run.for_keeper(cage.token), run.outlets)
+            wire.close_all(run.outlets)
         except (Refused, OSError, wire.BadFrame) as error:
             self._finish({"type": "start_failed", "reason": str(error)})
 
@@ -331,6 +333,8 @@ class Guard:
                 self._obey(link, frame)
         except wire.BadFrame as error:
             link.refuse(str(error))
+        finally:
+            self.door.drop_given()
 
     def _obey(self, link: Link, frame: wire.Frame) -> None:
         seq, name = wire.whole(frame, "seq"), wire.text(frame, "order")

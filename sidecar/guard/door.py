@@ -23,6 +23,7 @@ class Door:
         self.listener.setblocking(False)
         self.links: dict[int, Link] = {}
         self.controller: Link | None = None
+        self.given: list[int] = []  # the descriptors that came with the message read last
         self._buffer = bytearray(wire.FRAME_MAX)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.path)  # noqa: PTH108 - left by a guard that was killed; we hold its lock
@@ -56,8 +57,13 @@ class Door:
         Raises:
             BadFrame: It is not a message of this protocol.
         """
+        flags = socket.MSG_TRUNC | socket.MSG_CMSG_CLOEXEC
+        space = socket.CMSG_SPACE(8)  # two descriptors; the kernel closes what is more
         try:
-            size = wire.taken(lambda: link.sock.recv_into(self._buffer, 0, socket.MSG_TRUNC))
+            size, rest, _flags, _address = wire.taken(
+                lambda: link.sock.recvmsg_into([self._buffer], space, flags)
+            )
+            self.given = wire.rights(rest)
         except BlockingIOError:
             return None
         except OSError:
@@ -68,6 +74,10 @@ class Door:
         if size > wire.FRAME_MAX:
             raise wire.BadFrame(f"message of {size} bytes, at most {wire.FRAME_MAX} allowed")
         return wire.decode(bytes(memoryview(self._buffer)[:size]))
+
+    def drop_given(self) -> None:
+        """Close what came with the last message and was not taken: nobody's terminal is kept busy here."""
+        wire.close_all(self.given)
 
     def take_control(self, link: Link) -> None:
         """Give *link* the say: the sidecar before is dead or stuck, or it would hold its own lock."""

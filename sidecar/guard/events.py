@@ -22,6 +22,8 @@ class StartOrder:
         note: Any JSON value of at most 4096 bytes; a later client gets it back.
         stop_signal: To the first process's group, or the whole tree once that process is gone.
         stop_command: Instead of the signal; when it fails, the signal is sent all the same.
+        out: Descriptors that become its stdout and stderr; None: what it prints comes as `Output`. They stay
+            open until the run has started or ended.
     """
 
     run: str
@@ -36,6 +38,7 @@ class StartOrder:
     note: object = None
     stop_signal: int = 15
     stop_command: tuple[str, ...] | None = None
+    out: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ Rules: ``_lock`` guards the queue, the events that wait and ``_run``; it is neve
 import logging
 import os
 import select
+import socket
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -50,6 +51,7 @@ class _Run:
     id: str
     enforcement: Enforcement
     sent: bool
+    out: tuple[int, ...] = ()  # go with the start order
     pidfd: int | None = None
     traces: record.Record | None = None  # what its tree is found by
     keeper_dead_at: Instant | None = None
@@ -95,8 +97,8 @@ class Follower:
 
     # From any thread.
 
-    def begin(self, run: str) -> None:
-        """Expect a run, whose start order is about to be posted.
+    def begin(self, run: str, out: tuple[int, ...] = ()) -> None:
+        """Expect a run, whose start order is about to be posted; the descriptors *out* go with that.
 
         Raises:
             GuardError: The run before is not over.
@@ -104,7 +106,7 @@ class Follower:
         with self._lock:
             if self._run:
                 raise GuardError(f"run {self._run.id!r} is not over")
-            self._run = _Run(run, self.enforcement, sent=False)
+            self._run = _Run(run, self.enforcement, sent=False, out=out)
 
     def follow(self, connection: connect.Connection) -> None:
         """Leave the guard of before for this one."""
@@ -144,8 +146,9 @@ class Follower:
         connection = self._connection
         while connection and self._queue:
             frame = self._queue[0]
+            out = self._run.out if self._run and frame["order"] == "start" else ()
             try:
-                connection.sock.send(wire.encode(frame))
+                socket.send_fds(connection.sock, [wire.encode(frame)], out)
             except BlockingIOError:
                 return
             except OSError:

@@ -13,6 +13,8 @@ Both know the instant at which the kernel kills the guard, and end the tree then
 waits for a disk does not die before the disk answers.
 
 Rules
+  * It never holds a file that the server writes to: the end of a process closes its files first, and one on a
+    disk that hangs would put off the end of the tree. So a stdout of the server's own goes past the keeper.
   * It starts nothing before the guard's "go", and reads that only after PDEATHSIG is set.
   * It never changes credentials (that would clear PDEATHSIG); only the server's process does.
   * The server is the *whole tree*. When its first process exits with 0 and others live (a launcher
@@ -23,6 +25,7 @@ Rules
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import select
 import signal
@@ -52,7 +55,7 @@ RESCAN_MS = 20
 
 def main(
     control: socket.socket,
-    out: tuple[int, int],
+    out: tuple[int, int, int],
     ids: tuple[int, int],
     namespaces: int,
     cgroup: tree.Cgroup | None,
@@ -63,7 +66,7 @@ def main(
 
     Args:
         control: Our end of the socket to the guard.
-        out: Where the server's stdout and stderr go.
+        out: Where the server's stdout and stderr go, and the socket by which they come if they are its own.
         ids: The guard's uid and gid.
         namespaces: The flags we were cloned with, 0 for enforcement ``process``.
         cgroup: Where the server goes, if there is one.
@@ -100,7 +103,7 @@ class Keeper:
     def __init__(
         self,
         control: socket.socket,
-        out: tuple[int, int],
+        out: tuple[int, int, int],
         namespaces: int,
         cgroup: tree.Cgroup | None,
         run_dir: str,
@@ -257,6 +260,7 @@ class Keeper:
             self.root_go.close()
             self._be_root(theirs, result_w)
         theirs.close()
+        os.close(self.out[2])  # only it may take them
         os.close(result_w)
 
     def _be_root(self, go: socket.socket, result: int) -> NoReturn:
@@ -266,11 +270,20 @@ class Keeper:
             data = go.recv(wire.FRAME_MAX)
             if data:
                 self.order = wire.decode(data)
+                self._take_own_output()
                 self._become(wire.texts(self.order, "argv"), result)
         except OSError as error:  # no descriptor is left, say, or its cgroup takes nobody
             os.write(result, f"before the command: {error.strerror or error}".encode())
         finally:
             os._exit(127)
+
+    def _take_own_output(self) -> None:
+        if not self.order["own_output"]:
+            return
+        outlets = socket.socket(fileno=self.out[2])
+        _data, rest, _flags, _address = outlets.recvmsg(1, socket.CMSG_SPACE(8), socket.MSG_CMSG_CLOEXEC)
+        stdout, stderr = (fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3) for fd in wire.rights(rest))
+        self.out = stdout, stderr, self.out[2]
 
     def _executed(self, error: bytes) -> None:
         os.close(self.exec_result)

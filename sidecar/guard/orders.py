@@ -32,6 +32,10 @@ def start(guard: Guard, frame: wire.Frame) -> None:
         raise Refused("the guard is leaving")
     if run.terms.too_late(run.started_at_ms):
         raise Refused("too late: its deadline has come")
+    if run.own_output:
+        if len(guard.door.given) != 2:
+            raise Refused("its stdout and stderr did not come with the order")
+        run.outlets, guard.door.given = guard.door.given, []
     guard.finished = None
     guard.run = run
     if guard.cage is None:

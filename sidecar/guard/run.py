@@ -33,6 +33,8 @@ class Run:
         self.started = False
         self.stopping = False
         self.killed_by: str | None = None
+        self.own_output = frame.get("own_output") is True
+        self.outlets: list[int] = []  # its stdout and stderr where they are its own, until it has them
         user, stop_command = frame.get("user"), frame.get("stop_command")
         self.order: wire.Frame = {
             "argv": wire.texts(frame, "argv"),

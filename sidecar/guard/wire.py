@@ -17,7 +17,7 @@ With ``started``, and in ``run``, come the ``token`` and ``cgroup`` by which wha
 
     order     takes
     start     argv, cwd, env, user, role, epoch, deadline_ms, kill_margin_ms, note, stop_signal,
-              stop_command
+              stop_command, own_output (optional; true: the server's stdout and stderr come with it)
     extend    deadline_ms, note (optional)
     stop      kill_at_ms
     kill, ack
@@ -28,12 +28,15 @@ What every version keeps, so that two can part in peace: the guard's hello comes
 and ``run``, in which ``role`` and ``deadline_ms`` stand; a number that the other does not know gives no
 control and changes nothing; SIGTERM lets a guard leave once it has no server.
 
+A guard that does not know ``own_output`` gives the server pipes, as without it.
+
 Anything else ends the connection, after ``{"type": "error", "reason"}`` where that can be written,
 and changes nothing. Instants are ms on CLOCK_BOOTTIME.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -72,6 +75,22 @@ def taken(receive: Callable[[], T]) -> T:
         return receive()
     except ConnectionResetError:
         return receive()
+
+
+def rights(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+    """Return the descriptors in *ancillary*, as recvmsg() returns it; they are the caller's to close."""
+    found: list[int] = []
+    for level, kind, raw in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            found += struct.unpack(f"{len(raw) // 4}i", raw[: len(raw) // 4 * 4])
+    return found
+
+
+def close_all(fds: list[int]) -> None:
+    """Close these descriptors and forget them."""
+    while fds:
+        with contextlib.suppress(OSError):  # a disk that is full, or gone: closed all the same
+            os.close(fds.pop())
 
 
 def encode(frame: Frame) -> bytes:

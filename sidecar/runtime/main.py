@@ -3,7 +3,6 @@
 import fcntl
 import os
 import signal
-import sys
 import uuid
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -48,7 +47,7 @@ class Mode:
 
     keep_server: bool = False
     hands_over: bool = False  # SIGUSR1: end and leave the server to the next run
-    raw_output: bool = False  # the server's output as it is, on our own stdout and stderr
+    out: tuple[int, int] | None = None  # what the server gets as stdout and stderr; None: pipes into our log
     remembers: bool = True  # keeps the epoch high-water mark on disk
 
 
@@ -135,7 +134,7 @@ class Sidecar:
             post=self._post,
             note=lambda epoch: self._shell.note(epoch),
             watching=lambda: self._watching,
-            output=self._output,
+            output=self._outlet.server,
             broken=lambda what: self._inbox.put(Broken(what)),
             hooks=self._hooks,
         )
@@ -313,19 +312,10 @@ class Sidecar:
             kill_margin_ms=self._config.lock.kill_margin_ms,
             run_dir=Path(self._config.paths.run),
             enforcement=self._config.guard.enforcement,
+            out=self._mode.out,
         )
-
-    def _output(self, stream: str, line: str) -> None:
-        if self._mode.raw_output:
-            self._raw[stream].put(line)
-        else:
-            self._outlet.server(stream, line)
 
     def _catch_signals(self) -> None:
-        self._raw = (
-            {"stdout": log.Outlet(sys.stdout), "stderr": self._outlet} if self._mode.raw_output else {}
-        )
-
         def stop(_number: int, _frame: FrameType | None) -> None:
             self._inbox.put(s.StopAsked(keep_server=self._mode.keep_server))
 

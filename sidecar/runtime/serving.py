@@ -36,6 +36,7 @@ class Serving:
     kill_margin_ms: int
     run_dir: Path
     enforcement: g.Enforcement | str  # auto, kernel, process
+    out: tuple[int, int] | None = None  # becomes the server's stdout and stderr; None: they come to `output`
 
 
 class ServerLane:
@@ -209,6 +210,7 @@ class ServerLane:
                     note=self._note(order.epoch),
                     stop_signal=self._serving.stop_signal,
                     stop_command=self._serving.stop_command,
+                    out=self._serving.out,
                 )
             )
         except SidecarError as error:

@@ -3,13 +3,18 @@
 Not covered: what `run` shares with it (test_nodes.py).
 """
 
+import array
 import contextlib
+import fcntl
 import os
+import pty
 import signal
 import subprocess
 import sys
+import termios
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -19,6 +24,7 @@ from tests.harness.stores import Consul, Etcd
 from tests.system.clusters import STORES
 
 QUICK = {"SIDECAR_SERVER__RESTARTS__BACKOFF": "100ms", "SIDECAR_SERVER__RESTARTS__BACKOFF_MAX": "500ms"}
+TTL_MS = 2_000
 
 
 class Competitors:
@@ -27,16 +33,35 @@ class Competitors:
     def __init__(self, url: str, cluster: str, folder: Path) -> None:
         self.witness = folder / "witness"
         self._folder = folder
-        self._common = ["--backend", url, "--cluster", cluster, "--ttl", "2s"]
+        self._common = ["--backend", url, "--cluster", cluster, "--ttl", f"{TTL_MS}ms"]
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
-    def start(self, node: str, *options: str, command: Sequence[str] = ()) -> "subprocess.Popen[bytes]":
-        words = [sys.executable, "-P", "-m", "sidecar", "exec", *self._common, "--node", node, *options, "--"]
+    def start(
+        self,
+        node: str,
+        *options: str,
+        command: Sequence[str] = (),
+        stdout: int | IO[bytes] = subprocess.PIPE,
+        before: Sequence[str] = (),
+    ) -> "subprocess.Popen[bytes]":
+        words = [
+            *before,
+            sys.executable,
+            "-P",
+            "-m",
+            "sidecar",
+            "exec",
+            *self._common,
+            "--node",
+            node,
+            *options,
+            "--",
+        ]
         with (self._folder / f"{node}.log").open("ab") as log:
             self.processes[node] = subprocess.Popen(
                 [*words, *(command or worker_command(self.witness))],
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
+                stdout=stdout,
                 stderr=log,
                 env={**os.environ, **QUICK},
             )
@@ -143,8 +168,81 @@ def test_command_that_is_not_there_is_one_line(local: Competitors) -> None:
     assert "Traceback" not in text
 
 
-def test_silent_reader_does_not_stop_the_command(local: Competitors) -> None:
-    """Nobody reads our standard output here: the pipe is full after 64 KB, the command must go on."""
-    shout = "i=0; while [ $i -lt 30000 ]; do echo 0123456789 0123456789; i=$((i+1)); done; exit 5"
-    process = local.start("a", "--once", command=["sh", "-c", shout])
-    assert process.wait(60) == 5
+# What the command prints.
+
+
+@pytest.mark.parametrize("into", ["a pipe", "a file"])
+def test_bug_exec_lost_and_changed_what_its_command_printed(
+    local: Competitors, tmp_path: Path, into: str
+) -> None:
+    printed = (
+        b"".join(b"%d\n" % number for number in range(200_000)) + os.urandom(1 << 20) + b"no end of line"
+    )
+    (tmp_path / "printed").write_bytes(printed)
+    command = ["cat", str(tmp_path / "printed")]
+    if into == "a pipe":
+        process = local.start("a", "--once", command=command)
+        out, _ = process.communicate(timeout=30)
+    else:
+        with (tmp_path / "out").open("wb") as file:
+            process = local.start("a", "--once", command=command, stdout=file)
+        assert process.wait(30) == 0
+        out = (tmp_path / "out").read_bytes()
+    assert process.returncode == 0
+    assert out == printed
+
+
+def test_a_command_on_a_terminal_is_on_a_terminal(local: Competitors) -> None:
+    ours, theirs = pty.openpty()
+    with os.fdopen(theirs, "wb") as terminal, os.fdopen(ours, "rb", buffering=0) as screen:
+        process = local.start("a", "--once", command=["sh", "-c", "test -t 1 && echo yes"], stdout=terminal)
+        assert process.wait(30) == 0
+        assert screen.read(80) == b"yes\r\n"
+
+
+def test_a_reader_that_takes_nothing_holds_up_the_command_alone(local: Competitors) -> None:
+    """As where there is no exec: the pipe is full, the command waits, and is ended when exec is told to."""
+    process = local.start("a", "--once", command=["sh", "-c", "while :; do echo 0123456789 0123456789; done"])
+    assert process.stdout is not None
+    pipe = process.stdout.fileno()
+    until("the pipe to be full", lambda: _waiting(pipe) > 60_000, 20_000)
+    ended_at = CLOCK.now() + 2 * TTL_MS
+    until("two leases to have passed", lambda: CLOCK.now() > ended_at or process.poll() is not None)
+    assert process.poll() is None
+    process.terminate()
+    assert process.wait(20) == 128 + signal.SIGTERM
+
+
+def _waiting(pipe: int) -> int:
+    """Return how much is in a pipe."""
+    found = array.array("i", [0])
+    fcntl.ioctl(pipe, termios.FIONREAD, found)
+    return found[0]
+
+
+def test_where_exec_has_no_stdout_its_command_gets_no_file_of_ours(
+    local: Competitors, tmp_path: Path
+) -> None:
+    """Its number would be that of the next file that exec opens: of the store, say."""
+    look = f"import os; print(os.readlink('/proc/self/fd/1'), file=open('{tmp_path}/what', 'w')); print('x')"
+    command = [sys.executable, "-c", look]
+    process = local.start("a", "--once", command=command, before=("sh", "-c", 'exec "$@" >&-', "sh"))
+    process.wait(30)
+    assert (tmp_path / "what").read_text() == "/dev/null\n"
+
+
+def test_a_command_that_is_taken_over_keeps_its_output(local: Competitors, tmp_path: Path) -> None:
+    state = ["--state-dir", str(tmp_path / "state")]
+    go = tmp_path / "go"
+    command = ["sh", "-c", f"echo begun; while [ ! -e {go} ]; do sleep 0.01; done; echo ended"]
+    with (tmp_path / "out").open("wb") as file:
+        first = local.start("a", "--once", *state, command=command, stdout=file)
+    until("its command to run", lambda: (tmp_path / "out").read_text() == "begun\n", 20_000)
+    first.kill()
+    first.wait()
+    second = local.start("a", "--once", *state, command=command)
+    until("it to be taken over", lambda: "adopted=True" in (tmp_path / "a.log").read_text(), 20_000)
+    go.touch()
+    out, _ = second.communicate(timeout=30)
+    assert (second.returncode, out) == (0, b"")
+    assert (tmp_path / "out").read_text() == "begun\nended\n"

@@ -739,6 +739,116 @@ def test_output_never_blocks_the_server(site: Site, sidecar_is: str) -> None:
     sidecar.wait("Output", run="r2", line="after")
 
 
+# A stdout and stderr of the server's own.
+
+
+class Raw:
+    """A client by hand, in control, that gives a pipe away as stdout and stderr."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        if not site.sidecars:
+            site.sidecar()
+        self._sock, _ = _hello(site)
+        self.reader, self.writer = os.pipe()
+        self.send(CONTROL)
+        assert self.hear("state")
+
+    def send(self, order: wire.Frame, fds: tuple[int, ...] = ()) -> None:
+        socket.send_fds(self._sock, [wire.encode({"seq": 2, **order})], fds)
+
+    def start(self, script: str, fds: tuple[int, ...], **more: object) -> None:
+        order: wire.Frame = {"order": "start", "run": "r1", "argv": ["/bin/sh", "-c", script], "cwd": "/"}
+        order |= {"env": {"PATH": "/usr/bin:/bin"}, "role": "active", "epoch": 7, "kill_margin_ms": 200}
+        order |= {"deadline_ms": now_ms() + 60_000, "stop_signal": 15, "own_output": True}
+        self.send(order | more, fds)
+        os.close(self.writer)
+
+    def hear(self, *kinds: str) -> wire.Frame:
+        while True:
+            frame = wire.decode(self._sock.recv(wire.FRAME_MAX))
+            if frame["type"] in kinds:
+                return frame
+
+    def all_of_it(self) -> bytes:
+        """Return what was written into the pipe until nobody holds it any more; the guard lives on."""
+        found = b""
+        while guards.wait_readable(self.reader, 20_000):
+            more = os.read(self.reader, 1 << 16)
+            if not more:
+                assert self._site.guard_pid()
+                return found
+            found += more
+        raise AssertionError(f"somebody still holds the pipe, after {found[-80:]!r}")
+
+
+def test_a_server_writes_to_what_its_starter_gives_it(site: Site) -> None:
+    client = Raw(site)
+    client.start("printf 'a\\377\\r'; printf b >&2; ls /proc/self/fd >&2", (client.writer, client.writer))
+
+    assert client.all_of_it() == b"a\xff\rb0\n1\n2\n3\n", "and it holds no other than these and its folder"
+    assert client.hear("output", "exited")["type"] == "exited"
+
+
+@pytest.mark.parametrize(
+    ("fds", "more", "reason"),
+    [
+        (2, {"deadline_ms": 1}, "too late"),
+        (2, {"argv": ["/nonexistent"]}, "No such file"),
+        (2, {"argv": []}, "argv"),
+        (1, {}, "did not come with the order"),
+        (0, {}, "did not come with the order"),
+    ],
+    ids=str,
+)
+def test_what_a_start_brought_is_given_back_when_it_fails(
+    site: Site, fds: int, more: dict[str, object], reason: str
+) -> None:
+    client = Raw(site)
+    client.start("echo never", (client.writer,) * fds, **more)
+
+    said = client.hear("start_failed", "answer")
+    assert reason in str(said["reason"] or client.hear("start_failed")["reason"])
+    assert client.all_of_it() == b""
+
+
+def test_what_a_start_brought_is_given_back_when_the_record_cannot_be_written(site: Site) -> None:
+    client = Raw(site)
+    (site.run_dir / f"{record.NAME}.new").mkdir()
+    client.start("echo never", (client.writer,) * 2)
+
+    assert client.all_of_it() == b""
+    assert record.NAME in str(client.hear("start_failed")["reason"])
+
+
+def test_a_server_may_give_its_stdout_up(site: Site) -> None:
+    client = Raw(site)
+    client.start("exec >/dev/null 2>&1; exec sleep 60", (client.writer,) * 2)
+
+    assert client.all_of_it() == b""
+    client.send({"order": "kill", "run": "r1"})
+    assert client.hear("exited")["killed_by"] == "order"
+
+
+def test_descriptors_that_nobody_asked_for_are_closed(site: Site) -> None:
+    client = Raw(site)
+    client.send({"order": "ping"}, (client.writer,) * 2)
+    client.start("echo to the client", (client.writer,) * 2, own_output=False)
+
+    assert client.hear("output")["lines"] == ["to the client"]
+    assert client.all_of_it() == b""
+
+
+def test_a_server_whose_reader_is_slow_dies_at_its_deadline(site: Site) -> None:
+    client = Raw(site)
+    deadline = now_ms() + 3_000
+    client.start("while :; do echo 0123456789 0123456789; done", (client.writer,) * 2, deadline_ms=deadline)
+
+    assert client.hear("exited")["killed_by"] == "deadline"
+    assert now_ms() < deadline
+    assert client.all_of_it().startswith(b"0123456789 0123456789\n")
+
+
 def test_old_lines_are_dropped_and_counted() -> None:
     output = Output()
     read_fd, write_fd = os.pipe()
@@ -897,6 +1007,11 @@ def test_bug_a_server_that_died_before_its_command_cost_the_connection_to_the_gu
     told = sidecar.wait("StartFailed", "Exited", "GuardLost")
     assert told["event"] == "StartFailed"
     assert "died before the command" in told["reason"]
+
+    client = Raw(site)  # nor can such a one take a stdout of its own
+    client.start("echo never", (client.writer,) * 2, run="r2")
+    assert "died before the command" in str(client.hear("start_failed", "exited")["reason"])
+    assert client.all_of_it() == b""
 
 
 def test_a_cgroup_removed_while_it_is_read_is_an_empty_one() -> None:

@@ -18,6 +18,11 @@ MUTANTS = (
     Mutant("a later stop puts the kill off", "sidecar/guard/terms.py", "if self.stop_at_ms is None or kill_at_ms < self.stop_at_ms:", "if True:", INSTANTS),
     Mutant("a stop puts the kill off beyond the deadline", "sidecar/guard/terms.py", "min(self.stop_at_ms, self.deadline_kill_ms)", "self.stop_at_ms", INSTANTS),
     Mutant("at the instant of the kill it is not too late", "sidecar/guard/terms.py", "now_ms >= self.kill_ms", "now_ms > self.kill_ms", INSTANTS),
+    # a stdout of the server's own
+    Mutant("the guard keeps a stdout that came with a start", "sidecar/guard/daemon.py", "            wire.close_all(run.outlets)\n        except", "        except", f"{ORDERS} -k test_a_server_may_give_its_stdout_up and kernel"),
+    Mutant("the guard keeps a stdout of a start that failed", "sidecar/guard/daemon.py", "        wire.close_all(self.run.outlets)\n        self.run = None", "        self.run = None", f"{ORDERS} -k when_the_record_cannot_be_written and kernel"),
+    Mutant("the guard keeps descriptors that nobody asked for", "sidecar/guard/daemon.py", "            self.door.drop_given()", "            pass", f"{ORDERS} -k test_descriptors_that_nobody_asked_for_are_closed and kernel"),
+    Mutant("a start goes without the stdout that did not come", "sidecar/guard/orders.py", "if len(guard.door.given) != 2:", "if False:", f"{ORDERS} -k test_what_a_start_brought_is_given_back_when_it_fails and kernel"),
     # who enforces it
     Mutant("the kernel's timer is not armed at the start", "sidecar/guard/daemon.py", "        self.death_timer.arm(run.terms.kernel_ms)\n        cage", "        cage", f"{DEATH} -k test_a_stopped_guard_does_not_save_its_server and kernel-root and guard"),
     Mutant("the kernel's timer stays at the first deadline", "sidecar/guard/daemon.py", "{error}\")\n        self._arm(run, cage)\n", "{error}\")\n", f"{ORDERS} -k test_an_extension_keeps_it_alive and kernel"),
