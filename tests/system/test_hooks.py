@@ -13,12 +13,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from sidecar.demo.cluster import Cluster, DemoNode, until
-from tests.harness.process import Process, free_port, unavailable, wait_until
+from sidecar.demo.cluster import Cluster, until
+from tests.harness.lan import ADDRESS, Lan
+from tests.harness.process import Process, free_port, wait_until
 from tests.harness.stores import Consul
 from tests.harness.tools import ROOT, TOOLS, need
 from tests.system.clusters import running
@@ -111,171 +111,54 @@ def available(cluster: Cluster, name: str) -> bool:
 
 # virtual-ip
 
-ADDRESS, PORT = "10.99.0.50", 7000
-SERVER = f"""
-import os, socket
-with socket.create_server(("0.0.0.0", {PORT})) as server:
-    while True:
-        with server.accept()[0] as client:
-            client.sendall(os.environ["SIDECAR_NODE"].encode())
-"""
-CLIENT = f"""
-import socket, sys
-for _ in sys.stdin:
-    try:
-        with socket.create_connection(("{ADDRESS}", {PORT}), 0.3) as server:
-            print(server.recv(100).decode(), flush=True)
-    except OSError:
-        print("-", flush=True)
-"""
-
-
-class Lan:
-    """A network namespace that is a switch and somebody on it, and two nodes plugged into it."""
-
-    def __init__(self, stack: ExitStack) -> None:
-        self._stack = stack
-        self.pid = self._namespace()
-        self._ip(
-            "link add lan type bridge", "addr add 10.99.0.1/24 dev lan", "link set lan up", "link set lo up"
-        )
-        self.nodes: dict[str, int] = {}
-        client = subprocess.Popen(
-            [*self.inside(self.pid), sys.executable, "-c", CLIENT],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        stack.callback(client.wait)
-        stack.callback(client.kill)
-        assert client.stdin is not None
-        assert client.stdout is not None
-        self._ask, self._answer = client.stdin, client.stdout
-
-    def plug(self, name: str, number: int) -> None:
-        pid = self.nodes[name] = self._namespace()
-        self._ip(f"link add port{number} type veth peer name eth0 netns {pid}")
-        self._ip(f"link set port{number} master lan", f"link set port{number} up")
-        self._ip(f"addr add 10.99.0.1{number}/24 dev eth0", "link set eth0 up", "link set lo up", pid=pid)
-
-    def answers(self) -> str:
-        """Return who answers at the address, ``-`` for nobody."""
-        self._ask.write("\n")
-        self._ask.flush()
-        return self._answer.readline().strip()
-
-    def has(self, name: str) -> bool:
-        return ADDRESS in self._ip("addr show dev eth0", pid=self.nodes[name])
-
-    def neighbour(self) -> str:
-        """Return the hardware address that the somebody has for the address."""
-        words = self._ip(f"neigh show {ADDRESS}").split()
-        return words[words.index("lladdr") + 1] if "lladdr" in words else ""
-
-    def hardware(self, name: str) -> str:
-        return str(json.loads(self._ip("-json link show dev eth0", pid=self.nodes[name]))[0]["address"])
-
-    @staticmethod
-    def inside(pid: int) -> tuple[str, ...]:
-        return ("nsenter", f"--net=/proc/{pid}/ns/net", "--")
-
-    def _ip(self, *lines: str, pid: int | None = None) -> str:
-        said = ""
-        for line in lines:
-            words = [*self.inside(pid or self.pid), "ip", *line.split()]
-            said = subprocess.run(words, check=True, capture_output=True, text=True).stdout
-        return said
-
-    def _namespace(self) -> int:
-        keep = ["setpriv", "--pdeathsig", "KILL", "unshare", "--net", "sh", "-c", "echo; exec sleep infinity"]
-        keeper = subprocess.Popen(keep, stdout=subprocess.PIPE)
-        self._stack.callback(keeper.wait)
-        self._stack.callback(keeper.kill)
-        assert keeper.stdout is not None
-        if not keeper.stdout.readline():
-            unavailable("network namespaces are refused here")
-        return keeper.pid
+UP, DOWN = ([str(EXAMPLES / "virtual-ip"), verb, f"{ADDRESS}/24", "eth0"] for verb in ("up", "down"))
 
 
 @pytest.fixture
-def lan() -> Iterator[Lan]:
-    if os.geteuid() != 0:
-        unavailable("needs root for network namespaces")
-    with ExitStack() as stack:
-        yield Lan(stack)
+def lan(tmp_path: Path) -> Iterator[Lan]:
+    with Lan.run(tmp_path) as lan:
+        yield lan
 
 
-def node_on(lan: Lan, name: str, folder: Path) -> DemoNode:
-    home = folder / name
-    home.mkdir()
-    address = [str(EXAMPLES / "virtual-ip")]
-    up, down = [*address, "up", f"{ADDRESS}/24", "eth0"], [*address, "down", f"{ADDRESS}/24", "eth0"]
-    settings: dict[str, Any] = {
-        "cluster": "lan",
-        "node": name,
-        "backend": "local",
-        "local": {"path": str(folder / "store.db")},
-        "lock": {"ttl": "8s"},
-        "paths": {"state": str(home / "state"), "run": str(home / "run")},
-        "server": {
-            "kind": "command",
-            "command": [sys.executable, "-c", SERVER],
-            "probes": {"ready": {"tcp": [PORT], "every": "50ms"}},
-        },
-        "hooks": {"on_active": up, "after_stop": down, "on_standby": down},
-    }
-    return DemoNode(name, home, settings, prefix=lan.inside(lan.nodes[name]))
+def test_a_virtual_address_moves_with_the_active(lan: Lan) -> None:
+    hooks = {"on_active": UP, "after_stop": DOWN, "on_standby": DOWN}
+    a, b = (lan.add_node(name, {"hooks": hooks}) for name in "ab")
+    a.start()
+    until("a answers at the address", lambda: lan.answers() == "a")
+    b.start()
+    until("b is standby", lambda: "virtual-ip" in b.log.read_text() or "is down" in b.log.read_text())
+
+    switching = lan.switchover("b")
+    both = False
+    while lan.answers() != "b":
+        both = both or lan.holders() == "ab"
+        assert switching.poll() in (None, 0)
+    assert switching.wait(20) == 0
+    assert not both
+    assert lan.holders() == "b"
+    assert lan.neighbour() == lan.hardware("b"), "gratuitous ARP has replaced what was known before"
+
+    b.crash()  # nobody is left there to take the address away
+    assert "b" in lan.holders()
+    b.start()
+    until("what the crash left behind is cleared", lambda: "b" not in lan.holders())
+    lan.stop()
+    assert lan.holders() == "", "after_stop takes it away at the end of a sidecar"
 
 
-def test_a_virtual_address_moves_with_the_active(lan: Lan, tmp_path: Path) -> None:
-    lan.plug("a", 1)
-    lan.plug("b", 2)
-    a, b = node_on(lan, "a", tmp_path), node_on(lan, "b", tmp_path)
-    try:
-        a.start()
-        until("a answers at the address", lambda: lan.answers() == "a")
-        b.start()
-        until("b is standby", lambda: "virtual-ip" in b.log.read_text() or "is down" in b.log.read_text())
+def test_bug_an_address_with_another_prefix_was_not_seen(lan: Lan) -> None:
+    lan.plug("a")
 
-        words = [
-            sys.executable,
-            "-P",
-            "-m",
-            "sidecar",
-            "switchover",
-            "--to",
-            "b",
-            "--yes",
-            "-c",
-            str(a.config),
-        ]
-        switching = subprocess.Popen(words, stdout=subprocess.DEVNULL)
-        both = False
-        while lan.answers() != "b":
-            both = both or (lan.has("a") and lan.has("b"))
-            assert switching.poll() in (None, 0)
-        assert switching.wait(20) == 0
-        assert not both
-        assert (lan.has("a"), lan.has("b")) == (False, True)
-        assert lan.neighbour() == lan.hardware("b"), "gratuitous ARP has replaced what was known before"
+    def run(argv: list[str]) -> int:
+        return subprocess.run([*lan.inside("a"), *argv], check=False, stdout=subprocess.DEVNULL).returncode
 
-        b.crash()  # nobody is left there to take the address away
-        assert lan.has("b")
-        b.start()
-        until("what the crash left behind is cleared", lambda: not lan.has("b"))
-    finally:
-        for node in (a, b):
-            if node.process is not None and node.process.poll() is None:
-                node.process.terminate()
-        for node in (a, b):
-            with suppress(subprocess.TimeoutExpired):
-                if node.process is not None:
-                    node.process.wait(10)
-            node.clean_up()
-            if node.log.exists():
-                print(f"--- {node.name}\n{node.log.read_text()[-4_000:]}")
-    assert not lan.has("a")
-    assert not lan.has("b"), "after_stop takes it away at the end of a sidecar"
+    lan.ip("a", f"addr add {ADDRESS}/24 dev eth0", f"addr add {ADDRESS}/32 dev eth0")
+    for _ in range(2):
+        assert run(DOWN) == 0
+        assert lan.holders() == ""
+    lan.ip("a", f"addr add {ADDRESS}/32 dev eth0")
+    assert run(UP) == 0
+    assert lan.ip("a", "addr show dev eth0").count(f" {ADDRESS}/") == 1, "no second one beside it"
 
 
 # The other examples
