@@ -4,6 +4,7 @@ import signal
 from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from functools import cache
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from sidecar import events
@@ -197,7 +198,7 @@ class Node(Process):
         mode = main.Mode(keep_server=self.keep_server)
         with ExitStack() as stack:
             try:
-                outlet: Any = None  # nothing is printed
+                outlet: Any = SimpleNamespace(server=None)  # nothing is printed
                 status = main.Sidecar(self.config(), mode, self.config, stack, outlet).run()
             except SidecarError as error:
                 self.loop.tell(self.name, f"the sidecar does not start: {error}")
