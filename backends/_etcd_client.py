@@ -326,7 +326,7 @@ class Client:
                     next_at = Instant(now + min(share_ms, HEDGE_MAX_MS))
                     attempt = self._start(waiting.pop(0), method, request, deadline, metadata, done)
                     pending.add(attempt)
-                    reason = f"{attempt.endpoint.address}: no answer in time"
+                    reason = self._words.foremost(reason, f"{attempt.endpoint.address}: no answer in time")
                     continue
                 if not waiting:
                     if not pending and not again:
@@ -357,12 +357,13 @@ class Client:
                     self._stick(attempt.endpoint)
                     self._token_proven = self._token_proven or ("token", self._token) in metadata
                     return Answer(body, maybe or any(other.sent for other in pending))
-                reason = f"{attempt.endpoint.address}: {self._words.plain(error)}"
+                said = f"{attempt.endpoint.address}: {self._words.plain(error)}"
+                reason = self._words.foremost(reason, said)
                 if attempt.sent:
-                    verdict = _judge(method, error, reason)
+                    verdict = _judge(method, error, said)
                     if verdict is not None:
                         elsewhere = maybe or any(other.sent for other in pending)
-                        raise _doubted(verdict, reason) if effect and elsewhere else verdict
+                        raise _doubted(verdict, said) if effect and elsewhere else verdict
                     maybe = True
                 known_good = attempt.endpoint.version is not None  # an election, a restart
                 again = again or known_good or self._clock.now() - started_at < PATIENCE_MS

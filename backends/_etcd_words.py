@@ -7,6 +7,7 @@ from backends._grpc import grpc
 from backends._tls import Files
 
 REASON_CHARS = 160
+NO_LEADER = "etcd has no leader: fewer than half of its members reach each other"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +34,18 @@ class Words:
                 return plain
         return text[:REASON_CHARS]
 
+    @staticmethod
+    def foremost(told: str, new: str) -> str:
+        """Return which reason to tell when all members have failed: that most are down, not that one is."""
+        return told if NO_LEADER in told else new
+
     def _guesses(self) -> dict[str, str]:
         who = f" (user {self.username})"
         if self.username is None:
             who = "; set etcd.username and etcd.password_file"
         return {
             "connection refused": "connection refused: is etcd running there?",
-            "no leader": "etcd has no leader: fewer than half of its members reach each other",
+            "no leader": NO_LEADER,
             "user name is empty": "etcd wants a user: set etcd.username and etcd.password_file",
             "permission denied": "permission denied: the user's role needs readwrite on the keys below "
             f"{self.prefix}{who}",

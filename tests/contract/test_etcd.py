@@ -224,6 +224,23 @@ def test_without_a_quorum_reads_are_not_sent_and_writes_unknown(
         assert backend.renew(hold, deadline=soon(5_000)).hold == hold
 
 
+def test_bug_a_dead_member_was_told_of_where_the_majority_was_lost(
+    etcd_cluster: EtcdCluster, namespace: str
+) -> None:
+    """Which one was chance; what to do is another thing for each."""
+    for index in etcd_cluster.followers():
+        etcd_cluster.kill(index)
+    alive = next(member for member in etcd_cluster.members if member.process.running())
+    wait_until(lambda: alive.status().get("leader", "0") == "0", "the last one knows that it is alone")
+    dead = [member.url for member in etcd_cluster.members if member is not alive]
+    for urls in ([alive.url, *dead], [*dead, alive.url]):  # asked first, and last
+        with (
+            connected(namespace, *urls) as backend,
+            pytest.raises(NotSent, match=f"{alive.address}: etcd has no leader"),
+        ):
+            backend.read(deadline=soon(3_000))
+
+
 def test_bug_members_without_a_majority_were_asked_without_a_pause(
     etcd_cluster: EtcdCluster, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
