@@ -74,7 +74,7 @@ class Memory:
         found["node"] = self._node
         found["view_age_s"] = None if age_ms is None else age_ms / 1000
         if (trouble := self._trouble(turn, age_ms)) is not None:
-            found["notices"] = [trouble, *(status.notices(view) if age_ms is not None else ())]
+            found["notices"] = [trouble, *(status.notices(view, wall_ms()) if age_ms is not None else ())]
         return found
 
     def _aged(self, record: NodeRecord) -> NodeRecord:

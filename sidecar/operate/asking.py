@@ -294,21 +294,35 @@ class Asking:
 
 
 class Gap:
-    """Measures how long nobody served, as far as that can be seen from here."""
+    """Measures how long nobody served, as far as that can be seen from here.
+
+    Where nobody did from the first it is not known since when, and nothing is measured.
+    """
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
+        self._served = False
         self._since: Instant | None = None
         self.length_ms: int | None = None
 
     def see(self, view: View) -> None:
         """Take in what is seen now."""
-        serves = any(record.role == "active" and record.state == "running" for record in view.nodes)
+        serves = _serves(view)
         if serves and self._since is not None:
             self.length_ms = (self.length_ms or 0) + self._desk.clock.now() - self._since
             self._since = None
-        elif not serves and self._since is None:
+        elif not serves and self._served and self._since is None:
             self._since = self._desk.clock.now()
+        self._served = self._served or serves
+
+
+def _serves(view: View) -> bool:
+    """Tell whether the holder of the lock says that it serves; last words of a dead node do not count."""
+    holder = view.holder
+    record = view.node(holder.node) if holder is not None else None
+    if holder is None or record is None:
+        return False
+    return (record.role, record.state, record.epoch) == ("active", "running", holder.epoch)
 
 
 def settled(verdict: Verdict, what: str, gap: Gap) -> Done | None:

@@ -116,7 +116,8 @@ def failover(desk: Desk, what: Plan, timeout_ms: int, tell: Tell) -> Done:
         TimedOut: It is broken, or may be, and nobody was seen to have taken over.
         BackendError: The store does not answer, and the lock is not broken.
     """
-    follower = Follower(desk, desk.read())
+    follower, gap = Follower(desk, desk.read()), Gap(desk)
+    gap.see(follower.view)
     until = desk.after(timeout_ms)
     _still(follower.view, what)
     plan(desk, follower.view, what.to)
@@ -134,7 +135,7 @@ def failover(desk: Desk, what: Plan, timeout_ms: int, tell: Tell) -> Done:
     def judge(view: View) -> Verdict:
         return judge_takeover(view, request)
 
-    done = _await(desk, follower, judge, until, timeout_ms, "failover", tell)
+    done = _await(desk, follower, gap, judge, until, timeout_ms, "failover", tell)
     noted = follower.view.request
     if noted is not None and (noted.id, noted.state) == (request.id, "abandoned"):
         # The active gave it up while the break was on its way.
@@ -262,13 +263,14 @@ def _is_broken(view: View, request: Request) -> bool:
 def _await(
     desk: Desk,
     follower: Follower,
+    gap: Gap,
     judge: Callable[[View], Verdict],
     until: Instant,
     timeout_ms: int,
     what: str,
     tell: Tell,
 ) -> Done:
-    gap, told = Gap(desk), False
+    told = False
     while True:
         gap.see(follower.view)
         done = settled(judge(follower.view), what, gap)
@@ -355,7 +357,7 @@ def plan_raise(view: View, own_mark: Epoch) -> RaisePlan:
         (
             f"the store is at epoch {store}; {', '.join(seen)}: it was wiped, restored or replaced",
             "a node that is not there may have seen a higher one, or may be active unknown to this store",
-            "make sure that no server of this cluster runs elsewhere",
+            "make sure that no server of this cluster runs elsewhere, nor a sidecar that uses another store",
         ),
     )
 
@@ -379,7 +381,7 @@ def raise_epoch(desk: Desk, what: RaisePlan, timeout_ms: int, tell: Tell) -> Don
             return None
         return Done(holder.node, holder.epoch)
 
-    return _await(desk, follower, judge, until, timeout_ms, "raising the epoch", tell)
+    return _await(desk, follower, Gap(desk), judge, until, timeout_ms, "raising the epoch", tell)
 
 
 def _raise(desk: Desk, floor: Epoch, until: Instant) -> Epoch:

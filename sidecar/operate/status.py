@@ -27,7 +27,7 @@ def status(view: View, *, cluster: str, backend: str, now_unix_ms: int, just_rea
         "nodes": [_node(r, now_unix_ms) for r in sorted(view.nodes, key=lambda record: record.node)],
         "paused_nodes": sorted(view.settings.paused_nodes),
         "settings": [_stated(one) for one in stated(view.settings)],
-        "notices": notices(view) + clocks,
+        "notices": notices(view, now_unix_ms) + clocks,
     }
 
 
@@ -49,7 +49,7 @@ def _epoch(view: View) -> int | None:
     return None if "epoch" in view.unreadable else view.epoch.epoch
 
 
-def notices(view: View) -> list[str]:
+def notices(view: View, now_unix_ms: int) -> list[str]:
     """Return what an operator should know at a glance, one sentence each."""
     found = [f"the key {key} holds nothing this sidecar can read" for key in view.unreadable]
     found += _set(view.settings)
@@ -57,18 +57,25 @@ def notices(view: View) -> list[str]:
     holder = view.holder
     if holder is not None and view.node(holder.node) is None:
         found.append(f"{holder.node} holds the lock at epoch {holder.epoch} but shows no sign of life")
-    if holder is not None and _is_over(view, holder):
-        found.append(
-            f"{holder.node} holds the lock at epoch {holder.epoch} but does not serve any more: "
-            f"the lock is free within about {span(holder.ttl_ms)}"
-        )
+    if holder is not None:
+        found += _ends(view, holder)
     found += [
-        f"{record.node} says it is active but does not hold the lock: its server ends by its deadline"
+        _without_the_lock(record, now_unix_ms)
         for record in view.nodes
         if record.role == "active" and record.state != "stopping"  # which it may, a moment longer
         if holder is None or holder.node != record.node
     ]
     return found
+
+
+def _ends(view: View, holder: LockRecord) -> list[str]:
+    """Return what to know of a holder that does not serve, or that the nodes would not follow."""
+    over = _is_over(view, holder)
+    if (behind := _behind(view)) is not None:
+        return [f"nobody is active: {behind}" if over else behind]
+    until = f"the lock is free within about {span(holder.ttl_ms)}"
+    held = f"{holder.node} holds the lock at epoch {holder.epoch}"
+    return [f"{held} but does not serve any more: {until}"] if over else []
 
 
 def _is_over(view: View, holder: LockRecord) -> bool:
@@ -78,6 +85,31 @@ def _is_over(view: View, holder: LockRecord) -> bool:
     """
     record = view.node(holder.node)
     return record is not None and record.role == "standby" and record.mark >= holder.epoch
+
+
+def _without_the_lock(record: NodeRecord, now_unix_ms: int) -> str:
+    """Say what an active is without the lock; the record of one that is dead may outlast its deadline."""
+    ago_ms = now_unix_ms - record.seen_at_unix_ms
+    left_ms = record.lease_left_ms
+    if left_ms is not None and left_ms < ago_ms and not clocks_differ(record, now_unix_ms, left_ms):
+        return (
+            f"{record.node} was last seen {span(ago_ms)} ago, as active; "
+            "it does not hold the lock, and by the clocks its deadline has passed"
+        )
+    return f"{record.node} says it is active but does not hold the lock: its server ends by its deadline"
+
+
+def _behind(view: View) -> str | None:
+    """Say that the store is older than what nodes have seen: they refuse it, also once its lock is free."""
+    behind = [record for record in view.nodes if record.mark > view.epoch.epoch]
+    if not behind or (view.lock is not None and "epoch" in view.unreadable):
+        return None
+    mark = max(record.mark for record in behind)
+    return (
+        f"the store's epoch {view.epoch.epoch} is behind {mark}, seen by "
+        f"{', '.join(record.node for record in behind)}: it was wiped or restored, or some nodes use "
+        "another store than others; see `sidecar failover --raise-epoch`"
+    )
 
 
 def _set(settings: Settings) -> list[str]:
@@ -117,16 +149,10 @@ def _nobody(view: View) -> list[str]:
         return []
     if view.lock_unreadable:
         return ["nobody can become active until the lock can be read; `sidecar failover` replaces it"]
+    if (behind := _behind(view)) is not None:
+        return [f"nobody is active: {behind}"]
     if view.lock is not None and view.lock.state == "broken":
         return [f"nobody is active: {who_broke(view.lock)}; it is free again {until_free(view.lock)}"]
-    behind = [record for record in view.nodes if record.mark > view.epoch.epoch]
-    if behind:
-        mark = max(record.mark for record in behind)
-        return [
-            f"nobody is active: the store's epoch {view.epoch.epoch} is behind {mark}, seen by "
-            f"{', '.join(record.node for record in behind)}: it was wiped or restored; "
-            "see `sidecar failover --raise-epoch`"
-        ]
     if not view.nodes:
         return ["nobody is active and no node is there: is `sidecar run` running?"]
     if view.settings.paused:

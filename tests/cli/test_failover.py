@@ -58,6 +58,7 @@ def test_done_is_who_has_taken_over(dead: Stage, to: str | None) -> None:
         done = failover(dead, what)
 
     assert (done.node, done.epoch) == ("node-b", 2)
+    assert done.without_active_ms is not None, "nobody was since the lock was broken"
     assert any("is broken" in line and "30.0 s" in line for line in dead.told)
 
 
@@ -475,6 +476,7 @@ def test_the_epoch_is_raised_over_every_mark(stage: Stage) -> None:
         done = operation.raise_epoch(stage.desk(), what, MINUTE_MS, stage.tell)
 
     assert (done.node, done.epoch) == ("node-b", 21 + operation.UNSEEN + 1)
+    assert done.without_active_ms is None, "nobody was active before, since when is not known here"
 
 
 @pytest.mark.parametrize(

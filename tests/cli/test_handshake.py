@@ -57,6 +57,36 @@ def test_the_time_without_an_active_is_what_was_seen_of_it(two: Stage) -> None:
     assert gap.length_ms == 1_000
 
 
+def test_bug_the_last_words_of_a_node_that_had_lost_the_lock_counted_as_serving(two: Stage) -> None:
+    """A frozen node's record stands in the store until its lease ends: 8 s were said where it was 35."""
+    clock = ManualClock()
+    gap = Gap(replace(two.desk(), clock=clock))
+    frozen = seen("node-a", epoch=1)
+    gap.see(frozen)
+    gap.see(replace(frozen, lock=replace(LOCK, state="broken")))
+    clock.advance(30_000)
+    gap.see(replace(frozen, lock=None))
+    gap.see(replace(frozen, lock=replace(LOCK, epoch=Epoch(2))))  # it is back, and shows what it was
+    clock.advance(5_000)
+    gap.see(seen("node-a", epoch=2))
+
+    assert gap.length_ms == 35_000
+
+
+def test_bug_a_time_without_an_active_that_had_begun_before_was_told_as_if_it_had_not(two: Stage) -> None:
+    clock = ManualClock()
+    gap = Gap(replace(two.desk(), clock=clock))
+    gap.see(seen(None))
+    clock.advance(6_000)
+    gap.see(seen("node-b"))
+    assert gap.length_ms is None, "since when is not known"
+
+    gap.see(seen(None))
+    clock.advance(700)
+    gap.see(seen("node-b"))
+    assert gap.length_ms == 700
+
+
 def test_a_switchover_that_is_paused_meanwhile_is_done_when_it_was_concluded(two: Stage) -> None:
     """The new active shows that it is paused, perhaps never that it runs."""
 
@@ -580,6 +610,9 @@ def test_a_confirmed_restart_of_a_node_that_is_gone_holds_nobody_up(two: Stage) 
 # ---- the judgement alone
 
 ASKED = request(state="confirmed", epoch=1)
+
+
+LOCK = LockRecord("node-a", "node-a-1", Epoch(1), 1_000)
 
 
 def seen(

@@ -7,6 +7,7 @@ import json
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -143,6 +144,54 @@ def test_bug_who_had_lost_its_lease_was_called_active_for_as_long_as_the_store_k
     ]
     assert "etcd: node-a holds the lock, epoch 17" in page(found, "node-a", 80)
     assert "is active" not in page(found, "node-a", 80)
+
+
+BEHIND = (
+    "the store's epoch 17 is behind 18, seen by node-b: it was wiped or restored, or some nodes use another "
+    "store than others; see `sidecar failover --raise-epoch`"
+)
+
+
+@pytest.mark.parametrize("state", ["held", "broken"])
+def test_bug_the_lock_of_a_restored_store_was_promised_to_become_free(state: Any) -> None:
+    """On Consul it stands for ever, since who could see its end refuses the store."""
+    lost = replace(A, role="standby", state="failed")
+    view = replace(WELL, lock=replace(LOCK, state=state), nodes=(lost, replace(B, mark=Epoch(18))))
+
+    assert document(view)["notices"] == [f"nobody is active: {BEHIND}"]
+
+
+def test_a_store_that_is_behind_is_told_while_somebody_serves_in_it() -> None:
+    view = replace(WELL, nodes=(A, replace(B, mark=Epoch(18))))
+
+    assert document(view)["notices"] == [BEHIND]
+    assert document(replace(view, unreadable=("epoch",)))["notices"] == [
+        "the key epoch holds nothing this sidecar can read"
+    ]
+
+
+ENDS = "node-a says it is active but does not hold the lock: its server ends by its deadline"
+ENDED = (
+    "node-a was last seen 20.0 s ago, as active; it does not hold the lock, "
+    "and by the clocks its deadline has passed"
+)
+
+
+@pytest.mark.parametrize(
+    ("seen_ago_ms", "lease_left_ms", "says"),
+    [(8_000, 8_500, ENDS), (20_000, 4_800, ENDED), (86_400_000, 4_800, ENDS)],
+    ids=["in time", "too late", "by another clock"],
+)
+def test_bug_the_server_of_a_dead_node_was_said_to_be_about_to_end(
+    seen_ago_ms: int, lease_left_ms: int, says: str
+) -> None:
+    """On Consul the record of a node outlives it by up to 20 s."""
+    dead = replace(A, seen_at_unix_ms=NOW - seen_ago_ms, lease_left_ms=lease_left_ms)
+    serves = replace(A, node="node-b", epoch=Epoch(18), mark=Epoch(18))
+    lock = replace(LOCK, node="node-b", epoch=Epoch(18))
+    view = replace(WELL, lock=lock, epoch=EpochRecord(Epoch(18)), nodes=(dead, serves))
+
+    assert document(view)["notices"] == [says]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ HAND, OVER, MAINTAIN, OVERRIDES = (
     "tests/cli/test_overrides.py",
 )
 PROGRAM, TRUTH = "tests/cli/test_program.py", "tests/cli/test_handshake.py::test_the_truth_about_a_switchover"
+SHOWN = "tests/cli/test_status.py"
 STATUS = f"{PROGRAM}::test_the_outcome_of_a_switchover_is_its_exit_status"
 
 MUTANTS = (
@@ -39,6 +40,14 @@ MUTANTS = (
     Mutant("an interruption claims that nothing happens", "sidecar/operate/asking.py", "raise TimedOut(f\"interrupted; the {what} goes on without", "raise Failed(f\"interrupted; the {what} goes on without", f"{HAND}::test_an_interruption_after_the_confirmation_does_not_claim_to_stop_it"),
     Mutant("a switchover begins in maintenance", "sidecar/operate/handover.py", "reason = held or words.unfit(view, to, holder.node)", "reason = words.unfit(view, to, holder.node)", f"{HAND}::test_what_makes_no_sense_is_refused_before_anything_is_written"),
     Mutant("a node that cannot is asked to take over", "sidecar/operate/words.py", "    if not record.available:\n        return f\"{to} is not able", "    if False:\n        return f\"{to} is not able", f"{HAND}::test_what_makes_no_sense_is_refused_before_anything_is_written"),
+    # how long nobody was active, and what status says of it
+    Mutant("the last words of a dead node are service", "sidecar/operate/asking.py", "    holder = view.holder\n    record = view.node(holder.node) if holder is not None else None\n    if holder is None or record is None:\n        return False\n    return (record.role, record.state, record.epoch) == (\"active\", \"running\", holder.epoch)", "    return any((record.role, record.state) == (\"active\", \"running\") for record in view.nodes)", f"{HAND} -k last_words"),
+    Mutant("what a node was at another epoch is service", "sidecar/operate/asking.py", "return (record.role, record.state, record.epoch) == (\"active\", \"running\", holder.epoch)", "return (record.role, record.state) == (\"active\", \"running\")", f"{HAND} -k last_words"),
+    Mutant("nobody was active since the command began", "sidecar/operate/asking.py", "elif not serves and self._served and self._since is None:", "elif not serves and self._since is None:", f"{HAND} {OVER} -k had_begun_before or raised_over_every_mark"),
+    Mutant("the lock of a restored store becomes free", "sidecar/operate/status.py", "        return [f\"nobody is active: {behind}\" if over else behind]\n", "        pass\n", f"{SHOWN} -k promised_to_become_free"),
+    Mutant("a broken lock hides that the store is behind", "sidecar/operate/status.py", "    if (behind := _behind(view)) is not None:\n        return [f\"nobody is active: {behind}\"]\n", "    behind = _behind(view)\n    if behind is not None and view.lock is None:\n        return [f\"nobody is active: {behind}\"]\n", f"{SHOWN} -k promised_to_become_free"),
+    Mutant("the server of a dead node is about to end", "sidecar/operate/status.py", "left_ms < ago_ms and not", "left_ms < 0 and not", f"{SHOWN} -k about_to_end"),
+    Mutant("a deadline has passed by another clock", "sidecar/operate/status.py", "left_ms < ago_ms and not clocks_differ(record, now_unix_ms, left_ms)", "left_ms < ago_ms", f"{SHOWN} -k about_to_end"),
     # break, then wait
     Mutant("the lock is broken though it changed hands", "sidecar/operate/failover.py", "    _still(follower.view, what)\n", "", f"{OVER}::test_a_lock_that_changed_hands_is_not_even_asked_for"),
     Mutant("the lock of whoever holds it now is broken", "sidecar/operate/failover.py", "            desk.backend.break_lock(\n                what.epoch,", "            desk.backend.break_lock(\n                desk.read().epoch.epoch,", f"{OVER}::test_the_lock_that_changed_hands_in_between_is_not_broken"),
