@@ -6,9 +6,9 @@ Kept the same by tests/cli/test_init.py. A module of its own, so that no other c
 # ruff: noqa: E501 - one key, one line
 
 MEANINGS = {
-    "cluster": "The name the nodes share; part of every key in the backend. Another name is another lock: two names for one database mean two active servers.",
-    "node": "The name of this node, different on each. Changing it makes a new node; the old one disappears from `status` when its lease ends.",
-    "backend": "Where the lock lives: `etcd`, `consul`, `local`, or the name of an installed plug-in. All nodes must have the same.",
+    "cluster": "The name the nodes share; part of every key in the backend. Another name is another lock: two names for one database mean two active servers. To change it stop all sidecars first (operations.md).",
+    "node": "The name of this node, different on each. Changing it makes a new node; the old one disappears from `status` when its lease ends. Stop the sidecar before and start it after: a restart leaves it a server of the old name, which it refuses (4).",
+    "backend": "Where the lock lives: `etcd`, `consul`, `local`, or the name of an installed plug-in. All nodes must have the same. To change it stop all sidecars first (operations.md).",
     "etcd.endpoints": "The members, with port and scheme, all `http` or all `https`. Give all of them: with one alone, its loss is the loss of the lock.",
     "etcd.ca_file": "Certificates that the members' own must go back to. Without it those of the system count. Only with `https://`.",
     "etcd.cert_file": "The client certificate, where etcd asks for one. Needs `etcd.key_file`.",
@@ -17,7 +17,7 @@ MEANINGS = {
     "etcd.password_file": "File whose one line is the password, read again when it changes. The environment's `SIDECAR_ETCD__PASSWORD` counts before it.",
     "consul.address": "The nearest Consul agent, with port and scheme. The agent on the same host is best: it knows which server leads.",
     "consul.token_file": "File whose one line is the ACL token, read again when it changes. The environment's `SIDECAR_CONSUL__TOKEN` counts before it.",
-    "consul.datacenter": "The datacenter that keeps the keys; without it the agent's own. All nodes must mean the same one.",
+    "consul.datacenter": "The datacenter that keeps the keys; without it the agent's own. All nodes must mean the same one; to change it stop all sidecars first (operations.md).",
     "consul.ca_file": "Certificates that the agent's own must go back to. Without it those of the system count. Only with `https://`.",
     "consul.cert_file": "The client certificate, where Consul asks for one. Needs `consul.key_file`.",
     "consul.key_file": "Its key. Must be readable by the user of the sidecar, and should be by nobody else. All three files may be replaced while the sidecar runs.",

@@ -104,8 +104,8 @@ def _waiting(node: s.Node, now: Instant, policy: s.Policy) -> tuple[ServerState,
     if epoch_behind(memory) and now >= memory.mark_at + VIEW_LAG_MS:
         shown = memory.view.epoch.epoch if memory.view is not None else NO_EPOCH
         return "failed", (
-            f"the store's epoch {shown} is behind {memory.mark}: it was wiped or restored; "
-            "see `sidecar failover --raise-epoch`"
+            f"the store's epoch {shown} is behind {memory.mark}: it was wiped or restored, or this node uses "
+            "another store than the others did; see `sidecar failover --raise-epoch`"
         )
     if paused(memory, policy):
         return "paused", "Paused"

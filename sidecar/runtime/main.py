@@ -296,7 +296,8 @@ class Sidecar:
         if (cluster, hold.node) != (self._config.cluster, self._config.node):
             raise Refused(
                 f"{self._config.paths.run}: the guard there runs the server of {hold.node} in {cluster}; "
-                "give each cluster and node its own paths.run"
+                "renamed? stop the sidecar under the old name (`systemctl stop`) before, or wait until that "
+                "server has ended; else give each cluster and node its own paths.run"
             )
         self._locks.adopt(hold)
         return hold

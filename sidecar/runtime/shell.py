@@ -28,6 +28,7 @@ from sidecar.runtime.lanes import Health, Lane
 from sidecar.runtime.locking import LockLane, hold_to_note
 from sidecar.runtime.marks import MarkFile
 from sidecar.runtime.namesakes import Namesakes
+from sidecar.runtime.older import OlderStore
 from sidecar.runtime.serving import ServerLane
 from sidecar.runtime.systemd import Manager
 from sidecar.runtime.telling import level_of, role_change
@@ -98,6 +99,7 @@ class Shell:
         self._published: object = None
         self._unreadable: set[str] = set()
         self._namesakes = Namesakes()
+        self._older = OlderStore()
         self._stats: tuple[Instant, ServerStats | None] = (Instant(0), None)
         self._process: psutil.Process | None = None
         self._spent: tuple[Instant, float] | None = None  # when, and the tree's processor time until then
@@ -121,6 +123,7 @@ class Shell:
             if isinstance(seen, s.Seen):
                 self._tell_unreadable(seen.view)
                 self._namesakes.seen(seen.view, self.policy.node, self.policy.instance)
+            self._older.look(self.node, now)
             if isinstance(self.node.phase, s.Finished):
                 return self.node.phase
             due_at = self._manager.turned(record, stopping=self.node.memory.quit is not None)

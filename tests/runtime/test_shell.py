@@ -199,6 +199,19 @@ def test_the_orders_go_where_they_belong(stage: Stage) -> None:
     assert stage.inbox.next() == s.Released(EPOCH)
 
 
+def test_an_older_store_is_an_alarm(stage: Stage) -> None:
+    told: list[events.Event] = []
+    stage.shell.node = s.Node(s.Idle(), replace(stage.shell.node.memory, call=None))
+    stage.inbox.put(s.Seen(view(epoch=3)))
+    stage.inbox.put(Broken("end of the test"))
+
+    with events.listening(told.append), pytest.raises(RuntimeError):
+        stage.shell.run()
+
+    alarms = [one.text for one in told if isinstance(one, events.Raised)]
+    assert any("the store's epoch 3 is behind 7" in text for text in alarms)
+
+
 def test_the_mark_is_kept_on_disk(stage: Stage) -> None:
     stage.shell._carry_out(s.SaveMark(s.Mark(Epoch(9), "b")))
     done = threading.Event()

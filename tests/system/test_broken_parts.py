@@ -111,6 +111,7 @@ def test_the_server_of_another_cluster_is_refused_and_left_alone(alone: Cluster,
 
     assert ended(other) == 4
     assert "runs the server of node-a in" in other.log.read_text()
+    assert "renamed? stop the sidecar under the old name" in other.log.read_text()
     assert all(process.is_running() for process in before)
 
     node.start()  # the right one takes it over again, before its deadline
