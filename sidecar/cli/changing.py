@@ -70,7 +70,7 @@ def _ask_switchover(configuration: "Config", to: str | None, yes: bool) -> None:
     from sidecar.operate.handover import check_switchover
 
     with options.open_desk(configuration) as desk:
-        source = check_switchover(desk.read(), to)
+        source = check_switchover(desk, desk.read(), to)
     if not yes:
         ask(f"{source} will stop its server and hand over to {to or 'the best other node'}. Go on?")
 

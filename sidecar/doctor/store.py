@@ -17,6 +17,7 @@ from sidecar.core.model import Settings, View
 from sidecar.core.units import Instant
 from sidecar.doctor.finding import Finding, error, ok, warning
 from sidecar.errors import BackendError, Conflict, Denied
+from sidecar.operate import words
 from sidecar.plugins import load_backend
 from sidecar.ports import Backend, BackendInfo
 
@@ -112,13 +113,19 @@ def _rights(config: Config, backend: Backend, clock: BootClock) -> Iterator[Find
 
 
 def _grant(config: Config) -> str:
-    root = "/" if config.backend == "etcd" else ""
-    return f"grant this user reading and writing below {root}aggregate-sidecar/{config.cluster}/"
+    return f"grant this user reading and writing below {_root(config)}"
+
+
+def _root(config: Config) -> str:
+    return f"{'/' if config.backend == 'etcd' else ''}aggregate-sidecar/{config.cluster}/"
 
 
 def _nodes(config: Config, view: View) -> Iterator[Finding]:
+    for key in view.unreadable:
+        says = f"the key {_root(config)}{key} cannot be read by this version, {__version__}"
+        yield warning("nodes", says, "upgrade the older one; where none is, restore the key")
     others = [record for record in view.nodes if record.node != config.node]
-    if not others:
+    if not others and not words.unread(view):
         yield warning(
             "nodes", "no other node is there: nobody would take over", "start the sidecar on another"
         )

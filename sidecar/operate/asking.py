@@ -24,7 +24,7 @@ from sidecar.core.model import FINISHED, Request, RequestKind, RequestState, Vie
 from sidecar.core.units import NO_EPOCH, Epoch, Instant
 from sidecar.errors import BackendError, Conflict, Failed, OutcomeUnknown, Refused, SidecarError, TimedOut
 from sidecar.operate.desk import PAUSE_MS, READ_WITHIN_MS, Desk, Follower, pause
-from sidecar.operate.words import describe, span
+from sidecar.operate.words import describe, silence, span, unread
 
 WITHDRAW_WITHIN_MS = 2_000
 CONCLUDE_WITHIN_MS = 5_000
@@ -82,7 +82,8 @@ def under_way(view: View) -> Request | None:
     if request is None or request.state != "confirmed":
         return None
     if request.kind == "restart":
-        return request if request.source and view.node(request.source) is not None else None
+        there = request.source and (view.node(request.source) is not None or request.source in unread(view))
+        return request if there else None
     if holder is None or holder.epoch <= request.epoch:
         return request
     record = view.node(holder.node)
@@ -100,10 +101,11 @@ def await_conclusion(desk: Desk, follower: Follower) -> None:
         follower.newer(until)
 
 
-def refuse_second(view: View) -> None:
+def refuse_second(desk: Desk, view: View) -> None:
     """Raise Refused while another request is being carried out, or when that cannot be known."""
     if "request" in view.unreadable:
-        raise Refused("the key request cannot be read; upgrade this sidecar, or delete the key")
+        key = desk.key("request")
+        raise Refused(f"the key {key} cannot be read; upgrade this sidecar, or delete the key")
     other = under_way(view)
     if other is not None:
         raise Refused(f"a {describe(other)} is under way; wait for its end: `sidecar status`")
@@ -281,8 +283,9 @@ class Asking:
     def _too_late(self, request: Request, waited_ms: int, patience_ms: int) -> str:
         if request.state != "asked":
             return f"{request.source} has accepted too late; the request is withdrawn, nothing will happen"
-        record = self.follower.view.node(request.source) if request.source else None
-        says = f" ({record.message})" if record is not None else " and shows no sign of life"
+        view, source = self.follower.view, request.source or ""
+        record = view.node(source)
+        says = f" ({record.message})" if record is not None else f" and {silence(view, source)}"
         if waited_ms < patience_ms:  # says nothing of the node
             hint = f"; give it more time: an answer may take {span(patience_ms)}"
         else:

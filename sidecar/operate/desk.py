@@ -68,6 +68,10 @@ class Desk:
         """Return the instant *ms* from now."""
         return Instant(self.clock.now() + ms)
 
+    def key(self, name: str) -> str:
+        """Return what the store calls a key of this cluster, for whoever has to look at it there."""
+        return f"{'/' if self.store == 'etcd' else ''}aggregate-sidecar/{self.cluster}/{name}"
+
     def read(self) -> View:
         """Return the cluster as it is now.
 

@@ -18,9 +18,7 @@ from sidecar.operate.asking import (
     UNSURE,
     Done,
     Gap,
-    Not,
     Tell,
-    Unsure,
     Verdict,
     new_request,
     settled,
@@ -28,7 +26,7 @@ from sidecar.operate.asking import (
     under_way,
 )
 from sidecar.operate.desk import PAUSE_MS, READ_WITHIN_MS, Desk, Follower, pause
-from sidecar.operate.handover import serves
+from sidecar.operate.handover import judge_takeover, serves
 
 BREAK_WITHIN_MS = 10_000
 """How long a break whose outcome is unknown is asked about, and asked again."""
@@ -60,20 +58,22 @@ def plan(desk: Desk, view: View, to: str | None) -> Plan:
     if holder is None and not view.lock_unreadable:
         raise Refused(f"nobody holds the lock: {words.nobody_active(view)}")
     source = holder.node if holder is not None else None
-    reason = words.paused(view, *([to] if to else [])) or words.unfit(view, to, source)
+    held = words.paused(view, *([to] if to else []), key=desk.key("settings"))
+    reason = held or words.unfit(view, to, source)
     if reason is not None:
         raise Refused(reason)
-    if "request" in view.unreadable:
-        raise Refused("the key request cannot be read; upgrade this sidecar, or delete the key")
     ttl_ms = holder.ttl_ms if holder is not None else desk.ttl_ms
     epoch = holder.epoch if holder is not None else NO_EPOCH
-    return Plan(view, epoch, source, to, ttl_ms, _risks(view, holder, ttl_ms))
+    risks = _risks(view, holder, ttl_ms)
+    if "request" in view.unreadable:
+        risks += (f"the key {desk.key('request')} cannot be read: whatever is asked for there is replaced",)
+    return Plan(view, epoch, source, to, ttl_ms, risks)
 
 
 def _risks(view: View, holder: LockRecord | None, ttl_ms: int) -> tuple[str, ...]:
     record = view.node(holder.node) if holder is not None else None
     who = (
-        f"{holder.node} is active at epoch {holder.epoch}, {_last_seen(record, ttl_ms)}"
+        f"{holder.node} is active at epoch {holder.epoch}, {_last_seen(view, holder.node, ttl_ms)}"
         if holder is not None
         else "the lock cannot be read: somebody unknown may be active"
     )
@@ -89,9 +89,10 @@ def _risks(view: View, holder: LockRecord | None, ttl_ms: int) -> tuple[str, ...
     )
 
 
-def _last_seen(record: NodeRecord | None, ttl_ms: int) -> str:
+def _last_seen(view: View, node: str, ttl_ms: int) -> str:
+    record = view.node(node)
     if record is None:
-        return "and shows no sign of life"
+        return f"and {words.silence(view, node)}"
     if words.clocks_differ(record, wall_ms(), ttl_ms):
         return f"seen by the store, when is not known: its clock is not as this one's ({record.message})"
     age_ms = max(0, wall_ms() - record.seen_at_unix_ms)
@@ -144,25 +145,13 @@ def failover(desk: Desk, what: Plan, timeout_ms: int, tell: Tell) -> Done:
 
 
 def _still(view: View, what: Plan) -> None:
-    """Raise Failed when the lock is not any more what the user was asked about."""
+    """Raise Failed when lock or request is not any more what the user was asked about."""
     epoch = view.holder.epoch if view.holder is not None else NO_EPOCH
     if (epoch, view.lock_unreadable) != (what.epoch, what.view.lock_unreadable):
         state = so_far(view, None)
         raise Failed(f"failover: the lock changed hands meanwhile: {state}; nothing was broken")
-
-
-def judge_takeover(view: View, request: Request) -> Verdict:
-    """Return who has taken over from an active whose lock was broken."""
-    holder = view.holder
-    if holder is None or holder.epoch <= request.epoch or not serves(view):
-        return None
-    if holder.node == request.to or (request.to is None and holder.node != request.source):
-        return Done(holder.node, holder.epoch)
-    if holder.epoch > request.epoch + 1:
-        return Unsure(f"{holder.node} is active at epoch {holder.epoch}, others may have been in between")
-    what = "active again" if holder.node == request.source else "active"
-    instead = f", not {request.to}" if request.to else ""
-    return Not(f"{holder.node} is {what} at epoch {holder.epoch}{instead}")
+    if "request" in set(view.unreadable) - set(what.view.unreadable):
+        raise Failed("failover: a request that cannot be read was made meanwhile; nothing was broken")
 
 
 def _note(
@@ -346,7 +335,9 @@ def plan_raise(view: View, own_mark: Epoch) -> RaisePlan:
             f"the store's epoch {store} is not behind: the highest seen by a node that is there is {floor}"
         )
     told = sorted((record.node, record.mark) for record in view.nodes)
-    seen = [f"{node} has seen {mark}" for node, mark in told] or ["no node is there"]
+    seen = [f"{node} has seen {mark}" for node, mark in told]
+    if not view.nodes and not words.unread(view):
+        seen.append("no node is there")
     if view.mark_unreadable:
         seen.append(f"a node whose record cannot be read has seen {view.mark_unreadable}")
     if own_mark:

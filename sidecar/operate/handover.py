@@ -7,7 +7,7 @@ from sidecar.operate.asking import Asking, Done, Not, Tell, Unsure, Verdict, new
 from sidecar.operate.desk import Desk, Follower
 
 
-def check_switchover(view: View, to: str | None) -> str:
+def check_switchover(desk: Desk, view: View, to: str | None) -> str:
     """Return the active that would be asked.
 
     Raises:
@@ -16,7 +16,7 @@ def check_switchover(view: View, to: str | None) -> str:
     holder = view.holder
     if holder is None:
         raise Refused(words.nobody_active(view) or "nobody is active")
-    held = words.paused(view, holder.node, *([to] if to else []))
+    held = words.paused(view, holder.node, *([to] if to else []), key=desk.key("settings"))
     reason = held or words.unfit(view, to, holder.node)
     if reason is not None:
         raise Refused(reason)
@@ -24,7 +24,7 @@ def check_switchover(view: View, to: str | None) -> str:
     if record is not None and record.state in ("starting", "stopping", "failed"):
         hint = "wait until it runs, or see `sidecar failover`"
         raise Refused(f"{holder.node} is {record.state} ({record.message}); {hint}")
-    refuse_second(view)
+    refuse_second(desk, view)
     return holder.node
 
 
@@ -39,7 +39,7 @@ def switchover(desk: Desk, to: str | None, timeout_ms: int, tell: Tell) -> Done:
     """
 
     def make(view: View) -> Request:
-        return new_request(desk, view, "switchover", check_switchover(view, to), to)
+        return new_request(desk, view, "switchover", check_switchover(desk, view, to), to)
 
     follower = Follower(desk, desk.read())
     until = desk.after(timeout_ms)
@@ -79,6 +79,20 @@ def judge_handover(view: View, request: Request, over: bool) -> Verdict:
     return Not(instead) if concluded else Unsure(f"{instead}, but the request still stands")
 
 
+def judge_takeover(view: View, request: Request) -> Verdict:
+    """Return who has taken over from an active whose lock was broken."""
+    holder = view.holder
+    if holder is None or holder.epoch <= request.epoch or not serves(view):
+        return None
+    if holder.node == request.to or (request.to is None and holder.node != request.source):
+        return Done(holder.node, holder.epoch)
+    if holder.epoch > request.epoch + 1:
+        return Unsure(f"{holder.node} is active at epoch {holder.epoch}, others may have been in between")
+    what = "active again" if holder.node == request.source else "active"
+    instead = f", not {request.to}" if request.to else ""
+    return Not(f"{holder.node} is {what} at epoch {holder.epoch}{instead}")
+
+
 def serves(view: View) -> bool:
     """Tell whether the holder of the lock says that its server runs as active, at the lock's epoch.
 
@@ -103,8 +117,8 @@ def restart(desk: Desk, node: str, timeout_ms: int, tell: Tell) -> Done:
 
     def make(view: View) -> Request:
         if view.node(node) is None:
-            raise Refused(f"{node} is not there; there are: {words.names(view)}")
-        refuse_second(view)
+            raise Refused(words.absent(view, node))
+        refuse_second(desk, view)
         return new_request(desk, view, "restart", node, None)
 
     follower = Follower(desk, desk.read())

@@ -6,6 +6,7 @@ from sidecar.core.model import Settings, View
 from sidecar.errors import Refused
 from sidecar.operate.desk import Desk
 from sidecar.operate.settings import HEARD_WITHIN_MS, Change, Changed, make, require_known
+from sidecar.operate.words import unread
 
 
 def pause_cluster(desk: Desk, node: str | None, within_ms: int = HEARD_WITHIN_MS) -> Changed:
@@ -70,13 +71,12 @@ def _set(desk: Desk, change: Change, node: str | None, within_ms: int, *, paused
 def _silent(view: View, settings: Settings, node: str | None, paused: bool) -> tuple[str, ...]:
     """Return the nodes that do not show yet what *settings* ask of them."""
     concerned = [record for record in view.nodes if node in (None, record.node)]
-    return tuple(
-        sorted(
-            record.node
-            for record in concerned
-            if settings.holds_back(record.node) is paused and (record.state == "paused") is not paused
-        )
-    )
+    silent = [
+        record.node
+        for record in concerned
+        if settings.holds_back(record.node) is paused and (record.state == "paused") is not paused
+    ]
+    return tuple(sorted(silent + [name for name in unread(view) if node in (None, name)]))
 
 
 def _notes(settings: Settings, node: str | None, paused: bool) -> tuple[str, ...]:

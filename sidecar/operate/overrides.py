@@ -11,6 +11,7 @@ from sidecar.core.model import Override, Settings, View
 from sidecar.errors import Refused
 from sidecar.operate.desk import Desk
 from sidecar.operate.settings import HEARD_WITHIN_MS, Changed, make, require_known
+from sidecar.operate.words import silence, unread
 
 Setting = Literal["priority", "eligible"]
 
@@ -49,8 +50,15 @@ def _change(desk: Desk, node: str, setting: Setting, value: bool | int | None, w
         return None if getattr(found, setting) == value else _with(view.settings, found, setting, value)
 
     made = make(desk, change, setting, node, lambda view, _: _silent(view, node), within_ms)
-    notes = () if made.view.node(node) else (f"{node} is not there now; it counts when it is",)
-    return Changed(made.written, notes, made.silent)
+    return Changed(made.written, _notes(made.view, node), made.silent)
+
+
+def _notes(view: View, node: str) -> tuple[str, ...]:
+    if view.node(node) is not None:
+        return ()
+    if node in unread(view):
+        return (f"{node} {silence(view, node)}: whether it has heard is not known",)
+    return (f"{node} is not there now; it counts when it is",)
 
 
 def _with(settings: Settings, found: Override, setting: Setting, value: bool | int | None) -> Settings:

@@ -92,7 +92,7 @@ def require_known(view: View, node: str | None, also: tuple[str, ...]) -> None:
     if view.lock is not None:
         there.add(view.lock.node)
     if node is not None and node not in there:
-        raise Refused(f"{node} is not there; there are: {words.names(view)}")
+        raise Refused(words.absent(view, node))
 
 
 def write(desk: Desk, follower: Follower, change: Change, setting: str, node: str | None) -> Settings | None:
@@ -108,7 +108,8 @@ def write(desk: Desk, follower: Follower, change: Change, setting: str, node: st
         while True:
             view = follower.view
             if "settings" in view.unreadable:
-                raise Refused("the key settings cannot be read; upgrade this sidecar, or delete the key")
+                key = desk.key("settings")
+                raise Refused(f"the key {key} cannot be read; upgrade this sidecar, or delete the key")
             if wanted is not None and view.settings == wanted:
                 return wanted  # written by a try whose answer was lost
             new = change(view)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from sidecar.core.model import FINISHED, HistoryEntry, LockRecord, NodeRecord, Request, Settings, View
 from sidecar.operate.settings import Stated, stated
-from sidecar.operate.words import clocks_differ, span, until_free, who_broke
+from sidecar.operate.words import clocks_differ, silence, span, unread, until_free, who_broke
 
 Document = dict[str, object]
 
@@ -56,7 +56,8 @@ def notices(view: View, now_unix_ms: int) -> list[str]:
     found += _nobody(view)
     holder = view.holder
     if holder is not None and view.node(holder.node) is None:
-        found.append(f"{holder.node} holds the lock at epoch {holder.epoch} but shows no sign of life")
+        what = silence(view, holder.node)
+        found.append(f"{holder.node} holds the lock at epoch {holder.epoch} but {what}")
     if holder is not None:
         found += _ends(view, holder)
     found += [
@@ -101,14 +102,14 @@ def _without_the_lock(record: NodeRecord, now_unix_ms: int) -> str:
 
 def _behind(view: View) -> str | None:
     """Say that the store is older than what nodes have seen: they refuse it, also once its lock is free."""
-    behind = [record for record in view.nodes if record.mark > view.epoch.epoch]
-    if not behind or (view.lock is not None and "epoch" in view.unreadable):
+    last = view.epoch.epoch
+    if view.mark <= last or (view.lock is not None and "epoch" in view.unreadable):
         return None
-    mark = max(record.mark for record in behind)
+    seen_by = [record.node for record in view.nodes if record.mark > last]
+    seen_by += ["a node that cannot be read here"] if view.mark_unreadable > last else []
     return (
-        f"the store's epoch {view.epoch.epoch} is behind {mark}, seen by "
-        f"{', '.join(record.node for record in behind)}: it was wiped or restored, or some nodes use "
-        "another store than others; see `sidecar failover --raise-epoch`"
+        f"the store's epoch {last} is behind {view.mark}, seen by {', '.join(seen_by)}: it was wiped or "
+        "restored, or some nodes use another store than others; see `sidecar failover --raise-epoch`"
     )
 
 
@@ -153,11 +154,12 @@ def _nobody(view: View) -> list[str]:
         return [f"nobody is active: {behind}"]
     if view.lock is not None and view.lock.state == "broken":
         return [f"nobody is active: {who_broke(view.lock)}; it is free again {until_free(view.lock)}"]
-    if not view.nodes:
+    silent = unread(view)
+    if not view.nodes and not silent:
         return ["nobody is active and no node is there: is `sidecar run` running?"]
     if view.settings.paused:
         return ["nobody is active, and nobody takes over while paused"]
-    if not any(record.available for record in view.nodes):
+    if not silent and not any(record.available for record in view.nodes):
         return ["nobody is active, and no node is able to take over"]
     return ["nobody is active"]
 

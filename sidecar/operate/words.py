@@ -4,6 +4,8 @@ from sidecar.core.candidate import NOT_ELIGIBLE
 from sidecar.core.model import LockRecord, NodeRecord, Request, Settings, View
 
 CLOCKS_AGREE_MS = 60_000
+NODES = "nodes/"
+"""What the keys begin with in which nodes speak of themselves."""
 
 
 def span(ms: int) -> str:
@@ -25,7 +27,26 @@ def clocks_differ(record: NodeRecord, now_unix_ms: int, ttl_ms: int) -> bool:
 
 def names(view: View) -> str:
     """Return the nodes that are there."""
-    return ", ".join(sorted(record.node for record in view.nodes)) or "none"
+    silent = [f"{node} (cannot be read here)" for node in unread(view)]
+    return ", ".join(sorted([record.node for record in view.nodes] + silent)) or "none"
+
+
+def unread(view: View) -> list[str]:
+    """Return the nodes that are there, and of which nothing can be read here: of a newer version, mostly."""
+    found = [key.removeprefix(NODES) for key in view.unreadable if key.startswith(NODES)]
+    return [node for node in found if view.node(node) is None]
+
+
+def absent(view: View, node: str) -> str:
+    """Say why nothing is known of *node*."""
+    if node in unread(view):
+        return f"{node} is there, but what it says cannot be read here: is it of a newer version?"
+    return f"{node} is not there; there are: {names(view)}"
+
+
+def silence(view: View, node: str) -> str:
+    """Say of *node*, of which nothing is known, what that may mean."""
+    return "says nothing that can be read here" if node in unread(view) else "shows no sign of life"
 
 
 def who_broke(lock: LockRecord) -> str:
@@ -63,11 +84,14 @@ def who_paused(settings: Settings) -> str | None:
     return found[0] if found else None if settings.authors else settings.by
 
 
-def paused(view: View, *nodes: str) -> str | None:
-    """Return that the cluster, or one of *nodes*, is in maintenance, and what would help; else None."""
+def paused(view: View, *nodes: str, key: str = "settings") -> str | None:
+    """Return that the cluster, or one of *nodes*, is in maintenance, and what would help; else None.
+
+    *key*: what the settings are called in the store.
+    """
     settings = view.settings
     if "settings" in view.unreadable:
-        return "the key settings cannot be read: it may say that the cluster is paused; restore or delete it"
+        return f"the key {key} cannot be read: it may say that the cluster is paused; restore or delete it"
     if settings.paused:
         by = who_paused(settings)
         return f"the cluster is paused{f' by {by}' if by else ''}; `sidecar resume` first"
@@ -81,13 +105,14 @@ def unfit(view: View, to: str | None, active: str | None) -> str | None:
         others = [record for record in view.nodes if record.node != active]
         if any(record.available for record in others):
             return None
-        why = "; ".join(f"{record.node}: {_why_not(record)}" for record in others) or "there is none"
-        return f"no other node is able to take over ({why})"
+        why = [f"{record.node}: {_why_not(record)}" for record in others]
+        why += [f"{node} {silence(view, node)}" for node in unread(view) if node != active]
+        return f"no other node is able to take over ({'; '.join(why) or 'there is none'})"
     record = view.node(to)
     if to == active:
         return f"{to} is active already"
     if record is None:
-        return f"{to} is not there; there are: {names(view)}"
+        return absent(view, to)
     if not record.available:
         return f"{to} is not able to take over: {_why_not(record)}"
     return None

@@ -20,6 +20,7 @@ from sidecar.core.units import NO_EPOCH, Epoch, Instant
 from sidecar.operate.desk import Desk
 from sidecar.plugins import load_backend
 from sidecar.ports import Backend, BackendSettings, Grant, Hold
+from tests.contract.stores import LocalStore
 
 WITHIN_MS = 20_000
 TTL_MS = 30_000
@@ -149,6 +150,10 @@ class Stage:
         found = self.view().request
         assert found is not None
         self.write(replace(found, state=state, reason=reason, to=to or found.to))
+
+    def garble(self, key: str, text: str = '{"v": 2}') -> None:
+        """Write what a later version might, or somebody else."""
+        LocalStore(self.path).put("plant-7", key, text)
 
     # ---- whole parts
 

@@ -252,6 +252,17 @@ def test_secrets_are_their_owners_alone(tmp_path: Path, mode: int, level: str) -
     assert f"consul.token_file: {token}" in found.says
 
 
+def test_bug_a_node_of_a_newer_version_was_said_not_to_be_there(stage: Stage, config_file: Path) -> None:
+    stage.garble("nodes/node-b")
+
+    result = CliRunner().invoke(main, ["doctor", "-c", str(config_file), "-o", "json"])
+
+    found = [Finding(**one) for one in json.loads(result.stdout)["findings"] if one["check"] == "nodes"]
+    warnings = told(found, "warning")
+    assert f"plant-7/nodes/node-b cannot be read by this version, {__version__}; upgrade" in warnings
+    assert "no other node" not in warnings
+
+
 # ---- the guard
 
 

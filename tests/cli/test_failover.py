@@ -17,7 +17,7 @@ from sidecar.operate import failover as operation
 from sidecar.operate.asking import Done, Not, Unsure
 from sidecar.operate.desk import Desk
 from sidecar.operate.failover import Plan
-from sidecar.operate.handover import judge_handover
+from sidecar.operate.handover import judge_handover, judge_takeover
 from tests.cli.stage import Stage, request
 from tests.core import made
 
@@ -283,6 +283,37 @@ def test_a_candidate_that_cannot_is_refused(dead: Stage, to: str, says: str) -> 
         plan(dead, to)
 
 
+def test_bug_what_a_newer_version_had_asked_for_kept_the_failover_out(dead: Stage) -> None:
+    """A finished request of a kind that is not known here, after going back, was in the way for ever."""
+    dead.garble("request", '{"v": 1, "kind": "drain", "state": "done"}')
+
+    what = plan(dead)
+    with dead.acting(lambda: take_over(dead)):
+        done = failover(dead, what)
+
+    assert "aggregate-sidecar/plant-7/request cannot be read: whatever is asked" in what.risks[-1]
+    assert (done.node, done.epoch) == ("node-b", 2)
+
+
+def test_what_a_newer_version_asks_for_after_the_question_is_not_replaced(dead: Stage) -> None:
+    what = plan(dead)
+    dead.garble("request")
+
+    with pytest.raises(Failed, match=r"a request that cannot be read was made meanwhile; nothing was broken"):
+        failover(dead, what, timeout_ms=500)
+
+    assert "request" in dead.view().unreadable
+    assert dead.view().holder is not None
+
+
+def test_bug_an_active_of_a_newer_version_showed_no_sign_of_life(dead: Stage) -> None:
+    dead.garble("nodes/node-a")
+
+    text = " ".join(operation.plan(dead.desk(), dead.desk().read(), None).risks)
+
+    assert "node-a is active at epoch 1, and says nothing that can be read here" in text
+
+
 def test_a_lock_that_changed_hands_is_not_even_asked_for(dead: Stage) -> None:
     """A request that says so would only confuse whoever looks at it."""
     what = plan(dead)
@@ -539,8 +570,8 @@ def test_bug_a_switchover_that_nobody_had_concluded_was_called_failed_and_came_a
 
 
 def test_bug_a_failover_that_did_not_last_was_called_one_that_did_not_come_about() -> None:
-    assert isinstance(operation.judge_takeover(*judged("confirmed", "c", 9)), Unsure)
-    assert isinstance(operation.judge_takeover(*judged("confirmed", "c", 8)), Not)
+    assert isinstance(judge_takeover(*judged("confirmed", "c", 9)), Unsure)
+    assert isinstance(judge_takeover(*judged("confirmed", "c", 8)), Not)
 
 
 def test_bug_a_raise_whose_answer_was_lost_was_called_not_done(stage: Stage) -> None:

@@ -14,9 +14,12 @@ from sidecar.clock import ManualClock
 from sidecar.core.model import EpochRecord, LockRecord, NodeRecord, Request, RequestState, Settings, View
 from sidecar.core.units import NO_EPOCH, Epoch, Instant
 from sidecar.errors import Failed, NotSent, OutcomeUnknown, Refused, TimedOut
+from sidecar.operate import failover as operation
 from sidecar.operate import handover
 from sidecar.operate.asking import Asking, Done, Gap, Not, Unsure, new_request, refuse_second
 from sidecar.operate.desk import Desk, Follower
+from sidecar.operate.maintenance import pause_cluster
+from sidecar.operate.overrides import set_override
 from tests.cli.stage import Stage, request
 
 MINUTE_MS = 60_000
@@ -445,6 +448,56 @@ def test_what_makes_no_sense_is_refused_before_anything_is_written(
     assert two.view().request is None
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        lambda s: switchover(s, "node-b"),
+        lambda s: operation.plan(s.desk(), s.desk().read(), "node-b"),
+        lambda s: handover.restart(s.desk(), "node-b", MINUTE_MS, s.tell),
+        lambda s: pause_cluster(s.desk(), "node-b"),
+        lambda s: set_override(s.desk(), "node-b", "priority", 7),
+    ],
+    ids=["switchover", "failover", "restart", "pause", "set"],
+)
+def test_bug_a_node_of_a_newer_version_was_said_not_to_be_there(
+    two: Stage, command: Callable[[Stage], object]
+) -> None:
+    two.garble("nodes/node-b")
+
+    with pytest.raises(Refused, match="node-b is there, but what it says cannot be read here"):
+        command(two)
+
+    assert two.view().request is None
+
+
+def test_bug_an_active_of_a_newer_version_was_said_to_be_dead(two: Stage) -> None:
+    two.garble("nodes/node-a")
+
+    with pytest.raises(Failed, match=r"has not answered within .* and says nothing that can be read here"):
+        switchover(two, timeout_ms=300)
+    two.garble("nodes/node-b")
+    with pytest.raises(Refused, match=r"\(node-b says nothing that can be read here\)"):
+        switchover(two)
+
+
+def test_a_restart_of_a_node_of_a_newer_version_is_not_overtaken(two: Stage) -> None:
+    two.garble("nodes/node-b")
+    two.write(request("restart", "confirmed", source="node-b", to=None))
+
+    with pytest.raises(Refused, match=r"a restart of node-b .* is under way"):
+        handover.restart(two.desk(), "node-a", MINUTE_MS, two.tell)
+
+
+@pytest.mark.parametrize(("store", "slash"), [("etcd", "/"), ("local", "")])
+@pytest.mark.parametrize("key", ["request", "settings"])
+def test_a_key_that_stands_in_the_way_is_named_in_full(two: Stage, store: str, slash: str, key: str) -> None:
+    two.garble(key)
+    desk = replace(two.desk(), store=store)
+
+    with pytest.raises(Refused, match=f"the key {slash}aggregate-sidecar/plant-7/{key} cannot be read"):
+        handover.switchover(desk, None, MINUTE_MS, two.tell)
+
+
 def test_a_request_is_of_the_epoch_that_was_seen(two: Stage) -> None:
     two.release()
     two.acquire("node-a")
@@ -467,7 +520,7 @@ def test_of_two_commands_at_once_one_is_refused(two: Stage) -> None:
 
     def make(view: View) -> Request:
         looks.append(view)
-        refuse_second(view)
+        refuse_second(desk, view)
         if len(looks) == 1:
             two.write(request(state="confirmed"))
         return new_request(desk, view, "switchover", "node-a", "node-b")

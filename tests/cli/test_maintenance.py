@@ -108,6 +108,13 @@ def test_what_is_not_paused_cannot_be_resumed(
         resume_cluster(two.desk(), node)
 
 
+def test_bug_a_node_of_a_newer_version_counted_as_having_heard(two: Stage) -> None:
+    two.garble("nodes/node-b")
+    two.appear("node-a", state="paused")
+
+    assert pause_cluster(two.desk(), None, within_ms=0).silent == ("node-b",)
+
+
 def test_an_unknown_node_cannot_be_paused(two: Stage) -> None:
     with pytest.raises(Refused, match="node-x is not there; there are: node-a, node-b"):
         pause_cluster(two.desk(), "node-x")

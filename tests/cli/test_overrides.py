@@ -98,6 +98,15 @@ def test_a_node_that_is_gone_can_still_be_set_back(two: Stage) -> None:
     assert "node-z is not there now" in found.notes[0]
 
 
+def test_bug_a_node_of_a_newer_version_was_said_not_to_be_there_now(two: Stage) -> None:
+    two.write(Settings(overrides=(Override("node-b", 1),)))
+    two.garble("nodes/node-b")
+
+    found = unset_override(two.desk(), "node-b", "priority")
+
+    assert found.notes == ("node-b says nothing that can be read here: whether it has heard is not known",)
+
+
 def test_many_at_once_are_all_kept(two: Stage) -> None:
     """Eight operators, one key: a write that finds another version is made again."""
     nodes = [f"n{number}" for number in range(8)]

@@ -117,6 +117,14 @@ def test_clocks_that_disagree_give_no_negative_ages() -> None:
         (replace(WELL, lock=replace(LOCK, state="broken", by="bob@there")), "broken by bob@there"),
         (replace(WELL, nodes=(B,)), "node-a holds the lock at epoch 17 but shows no sign of life"),
         (
+            replace(WELL, nodes=(B,), unreadable=("nodes/node-a",)),
+            "node-a holds the lock at epoch 17 but says nothing that can be read here",
+        ),
+        (
+            replace(VACANT, unreadable=("nodes/node-c",), mark_unreadable=Epoch(21)),
+            "epoch 17 is behind 21, seen by a node that cannot be read here",
+        ),
+        (
             replace(WELL, lock=replace(LOCK, node="node-b")),
             "node-a says it is active but does not hold the lock",
         ),
@@ -132,6 +140,16 @@ def test_what_an_operator_should_know_is_said(view: View, says: str) -> None:
 
     assert any(says in notice for notice in notices), notices  # type: ignore[attr-defined]
     assert says.split()[0] in page(document(view), "node-a", 80)
+
+
+def test_bug_a_node_of_a_newer_version_was_said_not_to_be_there_or_not_to_be_able() -> None:
+    for nodes in ((), (replace(B, available=False),)):
+        found = document(replace(VACANT, nodes=nodes, unreadable=("nodes/node-c",)))
+
+        assert found["notices"] == [
+            "the key nodes/node-c holds nothing this sidecar can read",
+            "nobody is active",
+        ]
 
 
 def test_bug_who_had_lost_its_lease_was_called_active_for_as_long_as_the_store_kept_its_lock() -> None:
