@@ -39,7 +39,7 @@ MEANINGS = {
     "server.environment": "Further variables for the server. Their values are never shown. `SIDECAR_CLUSTER`, `SIDECAR_NODE`, `SIDECAR_ROLE` and `SIDECAR_EPOCH` are set by the sidecar.",
     "server.start_timeout": "A start that is not ready by then has failed. Shorter than the slowest good start (large databases), and a good server is killed; longer, and a stuck one blocks the node.",
     "server.stop_timeout": "How long a planned stop may take before the kill: switchover, restart, end of the sidecar. The lease is renewed meanwhile.",
-    "server.stop_signal": "The signal that asks the server to stop, with or without SIG.",
+    "server.stop_signal": "The signal that asks the server to stop, with or without SIG. It goes to the process group of what was started, and when that is gone to what has left it.",
     "server.stop_command": "A program that asks it to stop, run instead of the signal; when it fails, the signal is sent all the same.",
     "server.probes.ready.tcp": "Ports on this host at which the server accepts connections when it is ready: the server, not the kernel for it. `[]`: none. A check of one's own replaces the default; kind `command` has none and is ready at once.",
     "server.probes.ready.http.url": "A request that must be answered with `status`. No credentials in it.",

@@ -19,7 +19,8 @@ Rules
   * It never changes credentials (that would clear PDEATHSIG); only the server's process does.
   * The server is the *whole tree*. When its first process exits with 0 and others live (a launcher
     that daemonises), the run goes on until the last is gone; the status stays 0. When the first
-    exits otherwise and no stop is under way, the rest is killed: half a server is none.
+    exits otherwise and no stop is under way, the rest is killed: half a server is none. A stop's signal
+    goes to its process group, and once that is gone to those who have left it.
 """
 
 from __future__ import annotations
@@ -124,6 +125,7 @@ class Keeper:
         self.stop_command = 0
         self.executed = False
         self.stopping = False
+        self.rest_to_signal = False
         self.killing = False
         self.orphaned = False
 
@@ -231,13 +233,23 @@ class Keeper:
 
     def _signal(self) -> None:
         """To the first process's group; when that is gone, to everything in the tree."""
-        number = wire.whole(self.order, "stop_signal")
         try:
             if self.root_status is None:
-                os.killpg(self.root, number)
+                os.killpg(self.root, wire.whole(self.order, "stop_signal"))
+                self.rest_to_signal = True
                 return
         except ProcessLookupError:
             pass  # it has not called setsid() yet, or is just exiting
+        self._signal_all()
+
+    def _signal_rest(self) -> None:
+        """When the group is gone, tell those that have left it, who have heard nothing; nobody twice."""
+        if self.rest_to_signal and not _is_group(self.root):
+            self.rest_to_signal = False
+            self._signal_all()
+
+    def _signal_all(self) -> None:
+        number = wire.whole(self.order, "stop_signal")
         if not self.kernel:
             tree.signal_descendants(os.getpid(), number)
             return
@@ -302,6 +314,7 @@ class Keeper:
             except ChildProcessError:
                 self._empty()
             if pid == 0:
+                self._signal_rest()
                 return
             code = os.waitstatus_to_exitcode(status)
             if pid == self.root and self.root_status is None:
@@ -372,6 +385,16 @@ class Keeper:
             reason = f"{step[:STEP_MAX]}: {error}"
         os.write(result, reason.encode())
         os._exit(127)
+
+
+def _is_group(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # of another user
+        pass
+    return True
 
 
 def _noted(_number: int, _frame: object) -> None:

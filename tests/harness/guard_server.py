@@ -50,8 +50,15 @@ for verb in sys.argv[2:]:
         if os.fork() == 0:
             on_term(0, float(value))
             beat("child")
+    elif name == "session":  # leaves the group, as a launcher's JVM may, and needs a while to say goodbye
+        if os.fork() == 0:
+            os.setsid()
+            on_term(0, float(value))
+            beat("session")
     elif name == "polite":
         on_term(int(value or 0), 0)
+    elif name == "slow":
+        on_term(0, float(value))
     elif name == "exit":
         while not os.path.exists(witness):  # noqa: PTH110 - -S -I: start fast
             time.sleep(0.005)

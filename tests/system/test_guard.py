@@ -311,6 +311,21 @@ def test_a_stop_waits_for_what_outlives_the_launcher(site: Site) -> None:
     assert [word for word, _ in site.lives()].count("bye") == 2, "the child had no time to leave"
 
 
+def test_bug_a_server_in_a_session_of_its_own_was_not_asked_to_stop(site: Site) -> None:
+    """It was killed at the end of the stop's time, without having saved anything."""
+    sidecar = site.sidecar()
+    sidecar.start("session=0", "child=1", "slow=0.3", lives_ms=60_000)
+    sidecar.wait("Started")
+    site.beating("root", "child", "session")
+
+    sidecar.order("stop", run="r1", kill_at=now_ms() + 30_000)
+
+    exited = sidecar.wait("Exited")
+    assert (exited["status"], exited["killed_by"]) == (0, None)
+    words = [word for word, _ in site.lives()]
+    assert (words.count("term"), words.count("bye")) == (3, 3), "each of them is told, and once"
+
+
 def test_the_last_word_on_exit_codes_is_the_first_process(site: Site) -> None:
     sidecar = site.sidecar()
     for run, status in (("a", 0), ("b", 5)):

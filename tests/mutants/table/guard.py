@@ -44,6 +44,8 @@ MUTANTS = (
     Mutant("the end of the launcher is the end of the server", "sidecar/guard/keeper.py", "                self._tell({\"exit\": code})\n", "                self._tell({\"exit\": code})\n                os._exit(0)\n", f"{DEATH} -k test_a_launcher_may_leave_its_server_behind and kernel-root"),
     Mutant("a failed stop command is not followed by the signal", "sidecar/guard/keeper.py", "elif pid == self.stop_command and code != 0:", "elif False:", f"{ORDERS} -k test_a_stop_command_that_fails and kernel"),
     Mutant("the server keeps root's groups", "sidecar/guard/setup.py", "os.setgroups(os.getgrouplist(entry.pw_name, entry.pw_gid))", "pass", f"{ORDERS} -k test_the_server_alone_becomes_the_other_user and kernel"),
+    Mutant("who has left the first group is not asked to stop", "sidecar/guard/keeper.py", "if self.rest_to_signal and not _is_group(self.root):", "if False:", f"{DEATH} -k test_bug_a_server_in_a_session_of_its_own and kernel-root"),
+    Mutant("a group that says goodbye is asked again", "sidecar/guard/keeper.py", "if self.rest_to_signal and not _is_group(self.root):", "if self.rest_to_signal and self.root_status is not None:", f"{DEATH} -k test_bug_a_server_in_a_session_of_its_own and kernel-root"),
     # proof of death
     Mutant("any process with the keeper's pid is the keeper", "sidecar/guard/proof.py", "same = kernel.start_time(pid) == found.get(\"keeper_start\")", "same = True", PROVES, slice=True),
     Mutant("a record of an earlier boot holds a start up", "sidecar/guard/proof.py", "if found.get(\"boot_id\") != record.boot_id():", "if False:", PROVES),
