@@ -28,6 +28,13 @@ class Address:
         return f"{self.scheme}://{host}:{self.port}"
 
 
+def about_datacenter(body: str, datacenter: str | None) -> str:
+    """Return what to say besides an error's *body*, which does not name the datacenter it speaks of."""
+    if datacenter is None or "No path to datacenter" not in body:
+        return ""
+    return f": consul.datacenter is {datacenter}; `consul catalog datacenters` lists those that there are"
+
+
 @dataclass(frozen=True, slots=True)
 class Credentials:
     """What Consul is shown and how it is trusted; *prefix*, of the keys, is for messages."""

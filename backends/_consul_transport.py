@@ -30,7 +30,7 @@ import msgspec
 from consul import base
 from consul.exceptions import ConsulException, NotFound
 
-from backends._consul_connection import Address, Connection, Credentials, Resolution
+from backends._consul_connection import Address, Connection, Credentials, Resolution, about_datacenter
 from backends._rotation import TRY_MS, Rotation
 from sidecar.clock import Clock, left_s
 from sidecar.core.units import Instant
@@ -207,7 +207,7 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # the library has no ty
         code, body = answer.code, answer.body
         if 200 <= code < 300 or (code == 404 and path.startswith(("/v1/kv/", "/v1/session/"))):
             return answer
-        detail = f"{self.address}: {code} {self._plain(body)}"
+        detail = f"{self.address}: {code} {self._plain(body)}{about_datacenter(body, self._datacenter)}"
         if code in (401, 403):
             raise Denied(f"{detail}: {self._needed()}")
         if code == 404:

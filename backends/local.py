@@ -85,14 +85,15 @@ def connect(settings: BackendSettings, clock: Clock) -> "LocalBackend":
     """Return the backend on ``local.path``.
 
     Raises:
-        ConfigError: The path is not absolute, its folder is missing, or on a file system shared by machines.
+        ConfigError: The path is not absolute, its folder is missing and none that will be made, or on a file
+            system shared by machines.
     """
     known_options("local", settings.options, ["path"])
     path = Path(text_option("local", settings.options, "path") or DEFAULT_PATH)
     if not path.is_absolute():
         raise ConfigError(f"local.path: {path} is not absolute")
-    # os.path, since Path's raise where a name is too long or a folder above is shut
-    if not os.path.isdir(path.parent):  # noqa: PTH112
+    # os.path, since Path's raise where a name is too long or a folder above is shut. `run` makes paths.state.
+    if not os.path.isdir(path.parent) and path.parent != settings.state_dir:  # noqa: PTH112
         raise ConfigError(
             f"local.path: the folder {path.parent} does not exist; make it, or name another file"
         )
@@ -423,7 +424,8 @@ def _same_break(lock: LockRecord, epoch: Epoch, by: str, request: str | None) ->
 
 def _file_system(folder: Path) -> str | None:
     """Return the type of the file system *folder* is on, None where the kernel does not tell."""
-    found = folder.resolve().stat().st_dev
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    found = there.resolve().stat().st_dev
     device = f"{os.major(found)}:{os.minor(found)}"
     try:
         lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines()

@@ -1,6 +1,6 @@
 """``python -P -m sidecar``: the same as the console script."""
 
-from sidecar.cli import entry
+from sidecar.entry import entry
 
 if __name__ == "__main__":
     entry()

@@ -46,8 +46,11 @@ class Certificates:
         return context
 
     def _why(self, error: Exception) -> str:
-        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
-        return f"{self._cert} and {self._key}: {str(reason).replace('_', ' ').lower()}"
+        reason: object = getattr(error, "reason", None)
+        if isinstance(error, ssl.SSLError) and reason is None:  # OpenSSL does not always name it
+            return f"{self._cert} and {self._key}: no certificate and its key in PEM"
+        what = str(reason or getattr(error, "strerror", None) or error).replace("_", " ").lower()
+        return f"{self._cert} and {self._key}: {what}"
 
     def _stamp(self) -> tuple[object, ...]:
         return (_file_stamp(self._cert), _file_stamp(self._key))

@@ -34,7 +34,11 @@ class Command(click.Command):
             for param in order:
                 if given[param.name] == "":
                     raise click.BadParameter("it is empty", ctx, param)
-        return super().parse_args(ctx, args)
+        left = super().parse_args(ctx, args)
+        reads = any(param.name == "config" for param in self.params)
+        if not reads and ctx.find_root().params.get("config") is not None:
+            raise click.UsageError(f"{self.name} takes no configuration file", ctx)
+        return left
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the table of exit statuses."""

@@ -110,8 +110,6 @@ def exec_(
     come by SIDECAR_ETCD__* and SIDECAR_CONSUL__* from the environment. With --once the command's exit status
     is that of exec, 128 + N where signal N ended it, also when exec is told to stop.
     """
-    if click.get_current_context().find_root().params.get("config") is not None:
-        raise click.UsageError("exec takes no configuration file; see run", click.get_current_context())
     from contextlib import ExitStack
 
     from sidecar.config import for_exec

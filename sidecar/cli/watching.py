@@ -68,13 +68,16 @@ def looks(desk: "Desk", *, repeat: bool) -> Iterator[Look]:
     from sidecar.operate.desk import PAUSE_MS, Follower, pause
 
     follower: Follower | None = None
+    told: str | None = None
     while follower is None:
         try:
             follower = Follower(desk, desk.backend.read(deadline=desk.after(5 * REFRESH_MS)))
         except BackendError as error:
             if not error.retry:
                 raise
-            yield Look(None, str(error), 0)
+            if repeat or str(error) != told:
+                told = str(error)
+                yield Look(None, told, 0)
             _reader_there()
             pause(PAUSE_MS)
     yield Look(follower.view, None, 0)

@@ -21,7 +21,7 @@ MEANINGS = {
     "consul.ca_file": "Certificates that the agent's own must go back to. Without it those of the system count. Only with `https://`.",
     "consul.cert_file": "The client certificate, where Consul asks for one. Needs `consul.key_file`.",
     "consul.key_file": "Its key. Must be readable by the user of the sidecar, and should be by nobody else. All three files may be replaced while the sidecar runs.",
-    "local.path": "The file of the embedded store, on a local file system. All nodes on this machine name the same file.",
+    "local.path": "The file of the embedded store, on a local file system. All nodes on this machine name the same file. Its folder has to be there, unless it is `paths.state`, which `run` makes.",
     "lock.ttl": "The lease asked for; the backend may grant more (etcd: whole seconds, 2s at least). Longer rides out longer losses of the backend, and makes failover after a crash slower by as much. 10s is what a JVM's long pauses and an etcd election (2s) fit into with room.",
     "lock.renew_every": "How often the lease is renewed; each node does it up to a tenth sooner, always by the same, so that clusters on one store do not stay in step. Less means more requests, one write each; more leaves less time to ride out a loss.",
     "lock.request_timeout": "Deadline of every single request to the backend, in total. Too short for the network, and healthy renewals count as failed.",

@@ -1,9 +1,11 @@
 """``validate``: everything about a configuration that can be said without a network."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sidecar.clock import BootClock
+from sidecar.config.files import is_folder
 from sidecar.errors import ConfigError, ServerError
 from sidecar.plugins import load_backend
 
@@ -22,6 +24,8 @@ def check(config: "Config") -> dict[str, object]:
 
     try:
         load_backend(config.backend)(config.backend_settings(), BootClock()).close()
+        _folders(config)
+        _certificate(config)
         warnings = _server(config)
     except (ConfigError, ServerError) as error:
         raise type(error)(f"{config.source}: {error}") from error
@@ -33,6 +37,22 @@ def check(config: "Config") -> dict[str, object]:
         **timing.document(config),
         "warnings": [*exposed.warnings(config), *warnings],
     }
+
+
+def _folders(config: "Config") -> None:
+    """Raise for a folder that ``run`` could not make."""
+    for key, name in (("paths.state", config.paths.state), ("paths.run", config.paths.run)):
+        there = next(path for path in (Path(name), *Path(name).parents) if os.path.lexists(path))
+        if not is_folder(there):
+            raise ConfigError(f"{key}: {there} is no folder")
+
+
+def _certificate(config: "Config") -> None:
+    api = config.api
+    if api.listen and api.tls_cert_file and api.tls_key_file:
+        from sidecar.api.tls import Certificates  # 15 ms
+
+        Certificates(Path(api.tls_cert_file), Path(api.tls_key_file))
 
 
 def _server(config: "Config") -> list[str]:

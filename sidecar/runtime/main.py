@@ -196,9 +196,9 @@ class Sidecar:
             )
         )
         if self._servers.enforcement != "kernel":
-            events.emit(
-                events.Notice(text="namespaces are refused here: the deadline is enforced by `process`")
-            )
+            asked = config.guard.enforcement == "process"
+            why = "guard.enforcement is process" if asked else "namespaces are refused here"
+            events.emit(events.Notice(text=f"{why}: the deadline is enforced by `process`"))
         for text in exposed.warnings(config):
             events.emit(events.Notice(text=text))
         if self._metrics is not None and self._api is not None:

@@ -78,6 +78,19 @@ def test_what_is_written_is_in_force_with_and_without_its_comments(
         assert foreign or re.search(rf"(?m)^ *#?{name}:", text), f"{key.path} is missing"
 
 
+def test_bug_what_init_writes_for_the_local_store_did_not_validate(home: Path, tmp_path: Path) -> None:
+    """The folder of the store is ``paths.state``, which is not there before the first run."""
+    (home / "ag_server_console").symlink_to("ag_server")
+    file = tmp_path / "sidecar.yml"
+    assert init("--backend", "local", "--from", home / "server.xml", file).exit_code == 0
+    environ = {"SIDECAR_PATHS__STATE": f"{tmp_path}/var/state", "SIDECAR_PATHS__RUN": f"{tmp_path}/run"}
+
+    result = CliRunner().invoke(main, ["validate", "-c", str(file)], env=environ)
+
+    assert result.exit_code == 0, result.output
+    assert not (tmp_path / "var").exists()
+
+
 def test_a_server_that_is_there_is_taken_over(home: Path, tmp_path: Path) -> None:
     file = tmp_path / "sidecar.yml"
 

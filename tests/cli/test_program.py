@@ -67,7 +67,12 @@ def one_line(text: str) -> str:
         (["exec", "--cluster", "x", "--", "true"], "--backend"),
         (["exec", "--backend", "mongo://x", "--cluster", "x", "--", "true"], "--backend: 'mongo://x'"),
         (["exec", "--backend", "local:///x", "--cluster", "x"], "CMD"),
-        (["-c", "x", "exec", "--backend", "local:///x", "--cluster", "x", "true"], "no configuration file"),
+        (
+            ["-c", "x", "exec", "--backend", "local:///x", "--cluster", "x", "true"],
+            "exec takes no configuration",
+        ),
+        (["-c", "x", "init"], "init takes no configuration file"),
+        (["-c", "x", "completion", "bash"], "completion takes no configuration file"),
         (["status", "-c", "/nowhere.yml"], "/nowhere.yml: no such file"),
         (["-c", "/nowhere.yml", "validate"], "/nowhere.yml: no such file"),
         (["run", "-c", "/nowhere.yml"], "/nowhere.yml: no such file"),
@@ -173,6 +178,46 @@ def test_validate_looks_at_the_server(config_file: Path) -> None:
 
     assert result.exit_code == 2
     assert "server.command: /bin/nothing-there: not found" in one_line(result.stderr)
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ("paths: {run: FILE/x}", "paths.run: FILE is no folder"),
+        ("paths: {state: FILE}", "paths.state: FILE is no folder"),
+        (
+            "api: {listen: '127.0.0.1:8009', tls_cert_file: FILE, tls_key_file: FILE}",
+            "api.tls_cert_file: FILE and FILE: no certificate and its key in PEM",
+        ),
+    ],
+)
+def test_bug_validate_called_good_what_run_refuses(config_file: Path, more: str, says: str) -> None:
+    text = config_file.read_text()
+    file = str(config_file.with_name("file"))
+    Path(file).write_text("neither folder nor certificate")
+    kept = text[: text.index("paths:")] if more.startswith("paths:") else text
+    config_file.write_text(f"{kept}{more.replace('FILE', file)}\n")
+
+    for command in ("validate", "run"):
+        result = sidecar("-c", config_file, command)
+
+        assert result.returncode == 2, command
+        if command == "validate":
+            assert says.replace("FILE", file) in one_line(result.stderr)
+
+
+def test_bug_the_log_called_refused_what_was_configured(stage: Stage, config_file: Path) -> None:
+    """``namespaces are refused here``, where guard.enforcement is process."""
+    config_file.write_text(config_file.read_text() + "guard: {enforcement: process}\n")
+    process = spawn("run", "-c", config_file)
+    try:
+        stage.await_view(lambda view: (a := view.node("node-a")) is not None and a.state == "running")
+    finally:
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=WITHIN_S)
+
+    assert "guard.enforcement is process: the deadline is enforced by `process`" in err
+    assert "refused" not in err
 
 
 def test_validate_computes_the_failover_times(config_file: Path) -> None:
@@ -341,6 +386,14 @@ def test_on_a_terminal_it_asks(stage: Stage, config_file: Path, answer: str, sta
         assert "\r\nsidecar: error: interrupted; nothing was done" in seen
     if status != 4:
         assert stage.view().holder is not None
+
+
+def test_bug_ctrl_c_while_it_is_imported_was_a_traceback(tmp_path: Path) -> None:
+    (tmp_path / "click.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+
+    result = sidecar("status", env={"PYTHONPATH": str(tmp_path)})
+
+    assert (result.returncode, result.stdout, result.stderr) == (-signal.SIGINT, "", "")
 
 
 def test_ctrl_c_is_130_and_silent(stage: Stage, config_file: Path) -> None:

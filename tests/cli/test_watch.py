@@ -13,12 +13,18 @@ import sys
 import termios
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import click
 import pytest
 
 from sidecar.cli.looking import page
+from sidecar.cli.watching import looks
 from sidecar.clock import BootClock
+from sidecar.core.model import View
+from sidecar.core.units import Instant
+from sidecar.errors import Denied, NotSent
+from sidecar.ports import Backend
 from tests.cli.stage import Stage, request
 from tests.cli.test_program import WITHIN_S
 from tests.cli.test_status import WELL, A, B, document
@@ -88,6 +94,32 @@ def test_a_terminal_is_kept_up_to_date(stage: Stage, config_file: Path) -> None:
     assert "\x1b[?25h" in rest, "the cursor is shown again"
     assert "Traceback" not in rest
     assert "Aborted" not in rest
+
+
+class Away:
+    """A store that fails with the next of *reasons*, and at their end for good."""
+
+    def __init__(self, *reasons: str) -> None:
+        self._reasons = iter(reasons)
+
+    def read(self, *, deadline: Instant) -> View:
+        raise next((NotSent(reason) for reason in self._reasons), Denied("the end"))
+
+
+def test_bug_watch_repeated_what_it_had_said_of_a_store_that_was_away_from_the_start(stage: Stage) -> None:
+    """With ``-o json`` the same object was written every second, for ever."""
+
+    def said(*, repeat: bool) -> list[str | None]:
+        desk = replace(stage.desk(), backend=cast(Backend, Away("one", "one", "two", "two", "one")))
+        found: list[str | None] = []
+        with pytest.raises(Denied):
+            found.extend(look.trouble for look in looks(desk, repeat=repeat))
+        return found
+
+    assert said(repeat=False) == ["one", "two", "one"]
+    assert said(repeat=True) == ["one", "one", "two", "two", "one"], (
+        "the page on a terminal shows how old it is"
+    )
 
 
 def test_a_terminal_that_cannot_be_painted_gets_lines(stage: Stage, config_file: Path) -> None:

@@ -264,6 +264,17 @@ def test_a_failed_read_has_no_effect(
             assert type(caught.value) is kind, name
 
 
+def test_bug_a_datacenter_that_is_not_there_was_not_named(
+    to: Callable[..., ConsulBackend], false: Fake
+) -> None:
+    false.read = (500, "No path to datacenter")
+
+    with pytest.raises(
+        NotSent, match=r"No path to datacenter: consul\.datacenter is nosuch; `consul catalog"
+    ):
+        CALLS["read"](to(false.url, datacenter="nosuch"), soon())
+
+
 def test_the_token_is_in_the_header_and_nowhere_else(
     to: Callable[..., ConsulBackend], false: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -65,6 +65,19 @@ def test_options_are_checked(options: dict[str, object], says: str) -> None:
         load_backend("local")(BackendSettings("c", options, PREFIX), BootClock())
 
 
+def test_bug_the_folder_that_run_makes_had_to_be_there_before(tmp_path: Path) -> None:
+    """``init --backend local`` wrote what ``validate`` refused."""
+    state = tmp_path / "var" / "state"
+    settings = BackendSettings("c", {"path": str(state / "local.db")}, PREFIX, state)
+
+    backend = load_backend("local")(settings, BootClock())
+    with pytest.raises(NotSent, match=str(state)):
+        backend.read(deadline=soon())
+    state.mkdir(parents=True)
+    assert backend.read(deadline=soon()).vacant
+    backend.close()
+
+
 @pytest.mark.parametrize(
     "content", [b"no database at all, but text. " * 200, b"SQLite format 3\0" + b"x" * 4096]
 )

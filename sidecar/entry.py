@@ -1,0 +1,18 @@
+"""The program's first steps: Ctrl-C while the rest is imported ends it, without a traceback.
+
+Nothing has been done by then, so the kernel's own way to end a process is right. What Python does before
+it comes here cannot be mended from here.
+"""
+
+import signal
+
+
+def entry() -> None:
+    """Run the command line as this process."""
+    python = signal.getsignal(signal.SIGINT)
+    if python is signal.default_int_handler:  # not where it is ignored, as under nohup or in the background
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from sidecar import cli
+
+    signal.signal(signal.SIGINT, python)
+    cli.entry()
