@@ -287,6 +287,9 @@ def test_after_the_store_was_wiped_the_epoch_is_raised(plant: Plant) -> None:
         return len(messages) == 2 and all("was wiped or restored" in text for text in messages)
 
     until("the nodes refuse an older store", refuses, 30_000)
+    alarm = "no node that has seen that becomes active"
+    logs = [plant.cluster[name].log for name in ("node-a", "node-b")]
+    until("each log says so once", lambda: [one.read_text().count(alarm) for one in logs] == [1, 1], 5_000)
     ends_with(plant.type(text, "y"), 0)
     plant.settle()
     assert plant.active()[1] > epoch
