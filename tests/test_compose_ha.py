@@ -17,7 +17,7 @@ from ha.plant import HA, NODES, STORES, files
 from sidecar.config import load
 from tests.harness.containers import compose_command
 from tests.harness.process import unavailable
-from tests.harness.tools import TOOLS, need
+from tests.harness.tools import libraries, need
 
 
 def output(*command: str | Path, **more: str) -> str:
@@ -50,8 +50,7 @@ def test_the_sidecars_configuration_is_good(backend: str, tmp_path: Path) -> Non
 
 
 def test_haproxy_takes_its_configuration() -> None:
-    libraries = ":".join(map(str, (TOOLS / "usr/lib").glob("*-linux-gnu")))
-    output(need("haproxy"), "-c", "-f", HA / "haproxy" / "haproxy.cfg", LD_LIBRARY_PATH=libraries)
+    output(need("haproxy"), "-c", "-f", HA / "haproxy" / "haproxy.cfg", **libraries())
 
 
 def test_haproxy_rides_out_a_restart_of_the_sidecar_but_no_failover() -> None:

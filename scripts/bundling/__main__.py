@@ -16,7 +16,7 @@ from bundling import sbom
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 PROGRAMS = ("install", "upgrade", "uninstall")
-HOOKS = "docs/hooks/"  # examples to be copied and run
+HOOKS = "docs/hooks/"  # examples to be copied; those that are programs can be run
 PYTHON = "3.11"
 SUMS = "SHA256SUMS"
 
@@ -49,9 +49,13 @@ def pack(files: Files, top: str, epoch: int) -> bytes:
         for name in sorted(files):
             info = tarfile.TarInfo(f"{top}/{name}")
             info.size, info.mtime = len(files[name]), epoch
-            info.mode = 0o755 if name in PROGRAMS or name.startswith(HOOKS) else 0o644
+            info.mode = 0o755 if name in PROGRAMS or _is_hook(name, files[name]) else 0o644
             tar.addfile(info, io.BytesIO(files[name]))
     return out.getvalue()
+
+
+def _is_hook(name: str, data: bytes) -> bool:
+    return name.startswith(HOOKS) and data.startswith(b"#!")  # keepalived refuses a file that is executable
 
 
 def main(made: Path, into: Path) -> None:

@@ -13,7 +13,7 @@ from sidecar.config import from_text
 from sidecar.config.schema import KEYS, Key
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
-HOOKS = PAGE.with_name("hooks.md")
+HOOKS = PAGE.with_name("hooks")
 TEXT = PAGE.read_text()
 ROW = re.compile(r"\| `([a-z_.]+)` \| ([^|]+) \| ([^|]+) \| (yes|no) \| ([^|]+) \|")
 ROWS = {found[1]: found for found in ROW.finditer(TEXT)}
@@ -46,11 +46,18 @@ def test_there_are_examples() -> None:
     assert len(BLOCKS) >= 3
 
 
-@pytest.mark.parametrize("block", re.findall(r"```yaml\n(.*?)```", HOOKS.read_text(), re.DOTALL))
+@pytest.mark.parametrize(
+    "block",
+    [
+        block
+        for page in ("hooks.md", "load-balancer.md")
+        for block in re.findall(r"```yaml\n(.*?)```", PAGE.with_name(page).read_text(), re.DOTALL)
+    ],
+)
 def test_an_example_of_hooks_runs_a_program_that_is_there(block: str) -> None:
-    hooks = from_text("cluster: c\nbackend: local\n" + block, {}, source=str(HOOKS)).hooks
+    hooks = from_text("cluster: c\nbackend: local\n" + block, {}, source="the page").hooks
 
     named = (hooks.before_active, hooks.on_active, hooks.after_stop, hooks.on_standby)
     assert any(named)
     for argv in filter(None, named):
-        assert os.access(HOOKS.with_suffix("") / Path(argv[0]).name, os.X_OK)
+        assert os.access(HOOKS / Path(argv[0]).name, os.X_OK)

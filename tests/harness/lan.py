@@ -103,7 +103,7 @@ class Lan:
                 "probes": {"ready": {"tcp": [PORT], "every": "50ms"}},
             },
         }
-        node = self.nodes[name] = DemoNode(name, home, own | settings, prefix=self.inside(name))
+        node = self.nodes[name] = DemoNode(name, home, {**own, **settings}, prefix=self.inside(name))
         return node
 
     def switchover(self, to: str) -> "subprocess.Popen[bytes]":

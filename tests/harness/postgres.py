@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Self
 
 from tests.harness.process import Process, free_port, unavailable, wait_until
-from tests.harness.tools import TOOLS
+from tests.harness.tools import TOOLS, libraries
 
 WITHIN_S = 60
 AS_NOBODY = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
@@ -42,11 +42,10 @@ class Postgres:
 
     def __init__(self, folder: Path, bin_folder: Path) -> None:
         self.folder, self.bin, self.port = folder, bin_folder, free_port()
-        libraries = ":".join(str(path) for path in TOOLS.glob("usr/lib/*-linux-gnu"))
         self.environment = {
             **{name: value for name, value in os.environ.items() if name not in LOADED},
             "PATH": f"{bin_folder}:{os.environ['PATH']}",
-            **({"LD_LIBRARY_PATH": libraries} if bin_folder.is_relative_to(TOOLS) else {}),
+            **(libraries() if bin_folder.is_relative_to(TOOLS) else {}),
         }
         settings = (
             *SETTINGS,

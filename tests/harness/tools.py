@@ -38,6 +38,11 @@ def need(name: str) -> Path:
     return path
 
 
+def libraries() -> dict[str, str]:
+    """Return the environment in which a tool that was unpacked, not installed, finds its libraries."""
+    return {"LD_LIBRARY_PATH": ":".join(str(path) for path in TOOLS.glob("usr/lib/*-linux-gnu"))}
+
+
 def libfaketime() -> Path:
     """Return the library to preload (LD_PRELOAD, FAKETIME=…) for a process with another clock."""
     path = next(TOOLS.glob("usr/lib/*/faketime/libfaketime.so.1"), None)

@@ -20,7 +20,7 @@ from sidecar.demo.cluster import Cluster, until
 from tests.harness.lan import ADDRESS, Lan
 from tests.harness.process import Process, free_port, wait_until
 from tests.harness.stores import Consul
-from tests.harness.tools import ROOT, TOOLS, need
+from tests.harness.tools import ROOT, libraries, need
 from tests.system.clusters import running
 
 EXAMPLES = ROOT / "docs" / "hooks"
@@ -213,9 +213,7 @@ def haproxy(tmp_path: Path) -> Iterator[tuple[int, str]]:
         "defaults\n  mode tcp\n  timeout connect 1s\n  timeout client 5s\n  timeout server 5s\n"
         f"frontend clients\n  bind 127.0.0.1:{port}\n  default_backend plant\nbackend plant\n{servers}\n"
     )
-    libraries = ":".join(str(path) for path in TOOLS.glob("usr/lib/*-linux-gnu"))
-    environment = {"LD_LIBRARY_PATH": libraries}
-    process = Process("haproxy", [program, "-db", "-f", config], tmp_path / "haproxy.log", environment)
+    process = Process("haproxy", [program, "-db", "-f", config], tmp_path / "haproxy.log", libraries())
     process.start()
     try:
         process.wait_ready(lambda: Path(api).exists())
