@@ -1,7 +1,7 @@
 """Goal: docs/api.md is true: its tables have every path, event and outcome, and its curl lines work.
 
 Method: the lines are run by a shell against a real API on the address that the page names, on another port.
-Not covered: the prose, HAProxy's lines (compose/).
+Not covered: the prose.
 """
 
 import os
