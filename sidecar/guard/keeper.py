@@ -233,13 +233,11 @@ class Keeper:
 
     def _signal(self) -> None:
         """To the first process's group; when that is gone, to everything in the tree."""
-        try:
+        with contextlib.suppress(ProcessLookupError):  # it has not called setsid() yet, or is just exiting
             if self.root_status is None:
                 os.killpg(self.root, wire.whole(self.order, "stop_signal"))
                 self.rest_to_signal = True
                 return
-        except ProcessLookupError:
-            pass  # it has not called setsid() yet, or is just exiting
         self._signal_all()
 
     def _signal_rest(self) -> None:
