@@ -264,7 +264,7 @@ def test_the_fence_outlives_a_failover_of_the_database() -> None:
 # In a cluster
 
 SERVER = """
-import socket, subprocess, sys
+import contextlib, socket, subprocess, sys
 role, port, connection = sys.argv[1:]
 words = ["psql", "-X", "-A", "-t", "-q", "-d", connection]
 with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as psql:
@@ -274,9 +274,12 @@ with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text
         psql.stdin.flush()
         return psql.stdout.readline()
     assert write()
-    with socket.create_server(("127.0.0.1", int(port))):
+    with socket.create_server(("127.0.0.1", int(port))) as server:
+        server.setblocking(False)
         while write():
             psql.stdout.readline()
+            with contextlib.suppress(BlockingIOError):  # ready is who accepts
+                server.accept()[0].close()
 """
 
 
