@@ -282,7 +282,8 @@ class Sidecar:
         """Return the hold that the guard kept for us, and take it over.
 
         Raises:
-            Refused: The guard runs a server that is none of this cluster and node.
+            Refused: The guard runs a server that is none of this cluster and node, or of a version whose note
+                cannot be read here.
         """
         found = self._servers.adopted
         if found is None or found.role != "active":
@@ -290,8 +291,11 @@ class Sidecar:
         try:
             cluster, hold = hold_from_note(note_text(found.note))
         except ValueError as error:
+            events.LOG.debug("note", exc_info=True)
             raise Refused(
-                f"{self._config.paths.run}: the guard there keeps no readable note: {error}"
+                f"{self._config.paths.run}: the guard there keeps a note that this version ({__version__}) "
+                "cannot read; its server ends at its deadline: then start again. Sooner: start the version "
+                "that has started it, or kill that guard"
             ) from error
         if (cluster, hold.node) != (self._config.cluster, self._config.node):
             raise Refused(

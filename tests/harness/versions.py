@@ -20,23 +20,25 @@ CHANGES = {
     ),
 }
 PROTOCOL = {"sidecar/guard/wire.py": ("\nPROTOCOL = 1\n", "\nPROTOCOL = 2\n")}
+DOCUMENTS = {"sidecar/documents.py": ("\nVERSION = 1\n", "\nVERSION = 2\n")}
 SILENT = {
     "sidecar/guard/daemon.py": ('who = {"version": self.version, ', "who = {"),
     "sidecar/guard/connect.py": ('state.get("version") == __version__', "True"),
 }
 
 
-def another(folder: Path, *, protocol: bool = False, silent: bool = False) -> Path:
+def another(folder: Path, *, protocol: bool = False, silent: bool = False, documents: bool = False) -> Path:
     """Make a version that goes on with our server, or with *protocol* one whose guard speaks another.
 
-    *silent*: one whose guard does not say its version, and nobody asks for it.
+    *silent*: one whose guard does not say its version, and nobody asks for it. *documents*: one whose
+    documents cannot be read here, its note among them.
 
     Returns what to put into ``PYTHONPATH``.
     """
     root = folder / "another"
     for name in ("sidecar", "backends"):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
-    more = (PROTOCOL if protocol else {}) | (SILENT if silent else {})
+    more = (PROTOCOL if protocol else {}) | (SILENT if silent else {}) | (DOCUMENTS if documents else {})
     for file, (before, after) in (*CHANGES.items(), *more.items()):
         path = root / file
         text = path.read_text()

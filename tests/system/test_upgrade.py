@@ -130,6 +130,29 @@ def test_another_protocol_costs_a_failover_and_never_two_actives(
         assert node.process.poll() is None, "it is the very sidecar that met the strange guard"
 
 
+def test_bug_a_note_of_a_later_version_asked_for_a_key_to_be_restored(tmp_path: Path, namespace: str) -> None:
+    """There is none; what there is to be done is to wait, or to go back."""
+    later: Environment = {"PYTHONPATH": str(another(tmp_path, documents=True))}
+    backend = {"backend": "local", "local": {"path": str(tmp_path / "store.db")}}
+    more: dict[str, Any] = {"start": ["--keep-server"], "environment": later}
+    alone = running(tmp_path, backend, namespace, names=("node-a",), ttl="30s", **more)
+    with alone as cluster:
+        node = cluster[cluster.await_active()]
+        server = _server(node)
+        _replace(node, "in order", {})
+        assert node.process is not None
+
+        assert node.process.wait(20) == 4
+        said = node.log.read_text().splitlines()[-1]
+        assert "cannot read; its server ends at its deadline: then start again" in said
+        assert "restore" not in said
+
+        node.environment = later
+        node.start("--keep-server")
+        until("the server to be taken over", lambda: "adopted=True" in node.log.read_text())
+        assert _server(node) == server
+
+
 # The guard alone.
 
 
