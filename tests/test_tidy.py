@@ -27,19 +27,18 @@ LONG_FUNCTIONS = {
     ("backends/_etcd_client.py", "_hedged"): "one call's loop over endpoints; every step needs its state"
 }
 
+BESIDE_GUARD = ("sidecar.guard", "sidecar.core", "sidecar.clock", "sidecar.errors")
+
 # Whom each layer may import among our own packages; the first match counts.
 MAY_IMPORT = {
     "sidecar/core/": ("sidecar.core",),
-    # it tells a guard that it starts of which version it is
     "sidecar/guard/connect.py": (
-        "sidecar.guard",
-        "sidecar.core",
-        "sidecar.clock",
-        "sidecar.errors",
+        *BESIDE_GUARD,
         "sidecar.__version__",
-    ),
+    ),  # it tells it to a guard that it starts
+    "sidecar/guard/compatible.py": (*BESIDE_GUARD, "sidecar.__version__"),
     # the sidecar's side of the guard's socket; what the guard process runs is GUARD below
-    "sidecar/guard/": ("sidecar.guard", "sidecar.core", "sidecar.clock", "sidecar.errors"),
+    "sidecar/guard/": BESIDE_GUARD,
     # and of a hook's; what the keeper of a hook runs is ALONE below
     "sidecar/hooks/": ("sidecar.hooks", "sidecar.guard", "sidecar.core", "sidecar.clock"),
     "sidecar/standin/": ("sidecar.standin",),  # plays a foreign program, and may run without ours

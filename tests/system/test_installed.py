@@ -150,8 +150,11 @@ def test_at_boot_it_waits_for_the_local_store_and_at_shutdown_the_store_for_it(s
     assert '"cause": "stopped"' in newest, "at shutdown the lock was given back while the store still ran"
 
 
-def another_version(archive: Path, folder: Path, *, broken: bool = False) -> Path:
-    """Make the archive of a later version out of this one; *broken*: one whose `run` does not come up."""
+def another_version(archive: Path, folder: Path, *, broken: bool = False, protocol: bool = False) -> Path:
+    """Make the archive of a later version out of this one.
+
+    *broken*: one whose `run` does not come up. *protocol*: one whose guard speaks another.
+    """
     with tarfile.open(archive) as tar:
         tar.extractall(folder)
     (top,) = folder.iterdir()
@@ -164,6 +167,8 @@ def another_version(archive: Path, folder: Path, *, broken: bool = False) -> Pat
             data = old.read(name).replace(__version__.encode(), NEW.encode())
             if broken and name == "sidecar/runtime/main.py":
                 data += b"\nraise SystemExit(1)\n"
+            if protocol and name == "sidecar/guard/wire.py":
+                data = data.replace(b"\nPROTOCOL = 1\n", b"\nPROTOCOL = 2\n")
             new.writestr(name.replace(__version__, NEW), data)
     wheel.unlink()
     release = top / "release"
@@ -206,6 +211,22 @@ def test_a_version_that_does_not_come_up_is_taken_back(
     serving.await_serving()
     assert serving.root("sidecar --version").strip() == __version__
     assert serving.keeper() == keeper, "all of it within the lease"
+
+
+@slow
+def test_bug_an_upgrade_that_could_not_take_the_active_server_over_was_tried(
+    serving: Machine, archive: Path, tmp_path: Path
+) -> None:
+    """It was taken back every time, unless the TTL was short, and no page said what to do."""
+    keeper, sidecar = serving.keeper(), serving.sidecar()
+    serving.unpack(another_version(archive, tmp_path, protocol=True))
+
+    says = refused(serving, "./upgrade")
+
+    assert "speaks protocol 1, and 9.9.9 speaks 2" in says
+    assert "sidecar switchover first, then upgrade the standby; nothing was changed" in says
+    assert (serving.keeper(), serving.sidecar()) == (keeper, sidecar)
+    assert serving.root("sidecar --version").strip() == __version__
 
 
 @slow

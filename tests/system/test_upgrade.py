@@ -9,6 +9,7 @@ another version in the store (tests/core, tests/contract).
 
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -25,7 +26,7 @@ from sidecar.errors import GuardError
 from sidecar.guard import connect, wire
 from sidecar.standin import witness
 from tests.harness import guards
-from tests.harness.guards import Site
+from tests.harness.guards import ROOT, Site
 from tests.harness.versions import VERSION, another
 from tests.system.clusters import running
 
@@ -188,6 +189,26 @@ def test_a_strange_guard_keeps_its_active_server_and_leaves_with_it(site: Site) 
     server.send(signal.SIGKILL)
     assert guard.dead(5_000), "nothing holds it any more"
     _attach(site, 5_000).close()
+
+
+@pytest.mark.parametrize("role", ["active", "standby"])
+def test_an_upgrade_is_told_before_that_an_active_server_cannot_be_taken_over(site: Site, role: str) -> None:
+    ask = [site.python, "-m", "sidecar.guard.compatible", str(site.run_dir)]
+    environment = {"PYTHONPATH": f"{ROOT}"}
+
+    def asked() -> tuple[int, str]:
+        done = subprocess.run(ask, env=environment, capture_output=True, text=True, check=False, timeout=20)
+        return done.returncode, done.stdout + done.stderr
+
+    assert asked() == (0, ""), "there is nothing"
+    sidecar = site.sidecar()
+    assert asked() == (0, ""), "no server runs"
+    sidecar.start("polite", lives_ms=60_000, role=role)
+    sidecar.wait("Started")
+    status, says = asked()
+    assert status == (4 if role == "active" else 0)
+    assert ("speaks protocol 2, and" in says) is (role == "active")
+    assert not site.processes().dead(), "it was asked, and not touched"
 
 
 def test_a_strange_guard_is_ended_with_its_standby(site: Site) -> None:
