@@ -56,9 +56,11 @@ def switchover(config: Path | None, to: str | None, at: str | None, timeout: int
     _ask_switchover(configuration, to, yes)
     with interruptible() as halt:
         if begin_unix_ms is not None:
+            halt.began = False
             say(f"waiting until {local_time(begin_unix_ms)}; end this command to cancel")
             if not moment.wait_until(begin_unix_ms, halt.asked):
                 raise Failed("interrupted; nothing was done")
+            halt.began = True
         with options.open_desk(configuration) as desk:
             desk = replace(desk, halted=halt.asked)
             done = handover.switchover(desk, to, timeout or outcome.patience_ms(configuration), say)

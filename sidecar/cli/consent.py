@@ -13,6 +13,12 @@ from click.exceptions import Exit
 from sidecar.cli.program import INTERRUPTED, fail
 from sidecar.errors import Failed, UsageError
 
+UNKNOWN = 5
+TWICE = (
+    "interrupted twice: whether it was done, or goes on without this command, is not known; "
+    "`sidecar status` and `sidecar history` show what becomes of it"
+)
+
 
 def need_yes(yes: bool) -> None:
     """Raise UsageError where nobody can be asked."""
@@ -37,10 +43,14 @@ def ask(question: str) -> None:
 
 
 class Halt:
-    """Notes the first SIGINT or SIGTERM, for an end in good order; the second one ends it at once."""
+    """Notes the first SIGINT or SIGTERM, for an end in good order; the second one ends it at once.
+
+    ``began`` False: nothing was asked of anybody yet.
+    """
 
     def __init__(self) -> None:
         self.number: int | None = None
+        self.began = True
 
     def asked(self) -> bool:
         """Tell whether there was one."""
@@ -55,7 +65,10 @@ class Halt:
 
 @contextmanager
 def interruptible() -> Iterator[Halt]:
-    """Give an operation the chance to end in good order. After Ctrl-C its failure exits with 130."""
+    """Give an operation the chance to end in good order. After Ctrl-C its failure exits with 130.
+
+    After a second signal nobody looks any more at what becomes of it, so that is unknown.
+    """
     halt = Halt()
     numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
     before = {number: signal.signal(number, halt.note) for number in numbers}
@@ -65,6 +78,10 @@ def interruptible() -> Iterator[Halt]:
         if halt.number == signal.SIGINT:
             raise Exit(fail(str(error), INTERRUPTED)) from error
         raise
+    except KeyboardInterrupt:
+        if not halt.began:
+            raise Exit(fail("interrupted; nothing was done", INTERRUPTED)) from None
+        raise Exit(fail(TWICE, UNKNOWN)) from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -1,5 +1,6 @@
 """``pause`` and ``resume``."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,11 @@ from sidecar.cli.printing import conclude, say
 if TYPE_CHECKING:
     from sidecar.operate.settings import Changed
 
-EXITS = options.UNREACHABLE | {5: "it is unknown whether it is written; status shows it"}
+EXITS = options.UNREACHABLE | {
+    1: "SIGTERM before it was written; nothing is changed",
+    5: "it is unknown whether it is written; status shows it",
+    130: "Ctrl-C before it was written; nothing is changed",
+}
 
 
 def _node_option(function: options.F) -> options.F:
@@ -31,10 +36,13 @@ def pause(config: Path | None, node: str | None) -> None:
 
     The lock stays where it is, and so does a running server; but it ends when its lease cannot be renewed.
     """
+    from sidecar.cli.consent import interruptible
     from sidecar.operate.maintenance import pause_cluster
 
-    with options.open_desk(options.load_config(config)) as desk:
-        tell(pause_cluster(desk, node), node or f"cluster {desk.cluster}", "paused")
+    configuration = options.load_config(config)
+    with interruptible() as halt, options.open_desk(configuration) as desk:
+        found = pause_cluster(replace(desk, halted=halt.asked), node)
+    tell(found, node or f"cluster {configuration.cluster}", "paused")
 
 
 @options.command(
@@ -48,10 +56,13 @@ def resume(config: Path | None, node: str | None) -> None:
 
     The nodes start, stop and take over by themselves again.
     """
+    from sidecar.cli.consent import interruptible
     from sidecar.operate.maintenance import resume_cluster
 
-    with options.open_desk(options.load_config(config)) as desk:
-        tell(resume_cluster(desk, node), node or f"cluster {desk.cluster}", "resumed")
+    configuration = options.load_config(config)
+    with interruptible() as halt, options.open_desk(configuration) as desk:
+        found = resume_cluster(replace(desk, halted=halt.asked), node)
+    tell(found, node or f"cluster {configuration.cluster}", "resumed")
 
 
 def tell(found: "Changed", what: str, how: str) -> None:

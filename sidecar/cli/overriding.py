@@ -1,5 +1,6 @@
 """``set`` and ``unset``: what an operator wants of a node now, over its configuration."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -29,12 +30,14 @@ def set_(config: Path | None, node: str, setting: "Setting", value: str) -> None
     It counts before node_options of that node's configuration until it is unset. A node that is active stays
     so: eligible false keeps it from becoming active again.
     """
+    from sidecar.cli.consent import interruptible
     from sidecar.operate.overrides import set_override
 
     wanted = _parsed(setting, value)
-    with options.open_desk(options.load_config(config)) as desk:
-        found = set_override(desk, node, setting, wanted)
-        tell(found, f"{setting} of {node}", f"set to {str(wanted).lower()}")
+    configuration = options.load_config(config)
+    with interruptible() as halt, options.open_desk(configuration) as desk:
+        found = set_override(replace(desk, halted=halt.asked), node, setting, wanted)
+    tell(found, f"{setting} of {node}", f"set to {str(wanted).lower()}")
 
 
 @options.command(
@@ -49,10 +52,13 @@ def unset(config: Path | None, node: str, setting: "Setting") -> None:
 
     The opposite of set.
     """
+    from sidecar.cli.consent import interruptible
     from sidecar.operate.overrides import unset_override
 
-    with options.open_desk(options.load_config(config)) as desk:
-        tell(unset_override(desk, node, setting), f"{setting} of {node}", "as its configuration says")
+    configuration = options.load_config(config)
+    with interruptible() as halt, options.open_desk(configuration) as desk:
+        found = unset_override(replace(desk, halted=halt.asked), node, setting)
+    tell(found, f"{setting} of {node}", "as its configuration says")
 
 
 def _parsed(setting: str, value: str) -> bool | int:

@@ -25,7 +25,7 @@ from sidecar.operate.asking import (
     so_far,
     under_way,
 )
-from sidecar.operate.desk import PAUSE_MS, READ_WITHIN_MS, Desk, Follower, pause
+from sidecar.operate.desk import LOOK_MS, PAUSE_MS, READ_WITHIN_MS, Desk, Follower, pause
 from sidecar.operate.handover import judge_takeover, serves
 
 BREAK_WITHIN_MS = 10_000
@@ -125,9 +125,9 @@ def failover(desk: Desk, what: Plan, timeout_ms: int, tell: Tell) -> Done:
     request = new_request(desk, what.view, "failover", what.source, what.to)
     overtaken = under_way(follower.view)  # stands until the lock is broken: until then nothing overtakes it
     if overtaken is None:
-        _note(desk, follower, request, "asked")
-    _break(desk, follower, what, request)
-    _note(desk, follower, request, "confirmed", over=overtaken)
+        _note(desk, follower, request, "asked", until)
+    _break(desk, follower, what, request, until)
+    _note(desk, follower, request, "confirmed", _a_moment_at_least(desk, until), over=overtaken)
     tell(
         f"the lock of {what.source or 'nobody known'} is broken (id {request.id[:8]}); "
         f"it is free in at most {words.span(what.ttl_ms)}"
@@ -140,7 +140,7 @@ def failover(desk: Desk, what: Plan, timeout_ms: int, tell: Tell) -> Done:
     noted = follower.view.request
     if noted is not None and (noted.id, noted.state) == (request.id, "abandoned"):
         # The active gave it up while the break was on its way.
-        _note(desk, follower, request, "done", f"{done.node} is active")
+        _note(desk, follower, request, "done", _a_moment_at_least(desk, until), f"{done.node} is active")
     return done
 
 
@@ -154,11 +154,17 @@ def _still(view: View, what: Plan) -> None:
         raise Failed("failover: a request that cannot be read was made meanwhile; nothing was broken")
 
 
+def _a_moment_at_least(desk: Desk, until: Instant) -> Instant:
+    """Return when to leave off telling the others what was done, also where no time is left for it."""
+    return max(until, desk.after(LOOK_MS))
+
+
 def _note(
     desk: Desk,
     follower: Follower,
     request: Request,
     state: RequestState,
+    until: Instant,
     reason: str = "",
     over: Request | None = None,
 ) -> None:
@@ -167,7 +173,7 @@ def _note(
     Only the first note must succeed, so that two failovers do not both begin unseen. A later one replaces no
     request but its own and *over*.
     """
-    first, until = state == "asked", desk.after(READ_WITHIN_MS)
+    first, until = state == "asked", min(until, desk.after(READ_WITHIN_MS))
     while True:
         view = follower.view
         expected = view.versions.get("request", 0)
@@ -199,8 +205,8 @@ def _note(
             return
 
 
-def _break(desk: Desk, follower: Follower, what: Plan, request: Request) -> None:
-    until, unsure = desk.after(BREAK_WITHIN_MS), False
+def _break(desk: Desk, follower: Follower, what: Plan, request: Request, until: Instant) -> None:
+    until, unsure = min(until, desk.after(BREAK_WITHIN_MS)), False
     while True:
         try:
             desk.backend.break_lock(
@@ -216,7 +222,7 @@ def _break(desk: Desk, follower: Follower, what: Plan, request: Request) -> None
             if unsure or _is_broken(follower.view, request):
                 return  # a try whose answer was lost may have done it: what follows will show
             reason = f"the lock changed hands meanwhile: {so_far(follower.view, None)}"
-            _note(desk, follower, request, "failed", reason)
+            _note(desk, follower, request, "failed", _a_moment_at_least(desk, until), reason)
             raise Failed(f"failover: {reason}; nothing was broken") from error
         except BackendError as error:
             unsure = unsure or isinstance(error, OutcomeUnknown)
@@ -363,7 +369,7 @@ def raise_epoch(desk: Desk, what: RaisePlan, timeout_ms: int, tell: Tell) -> Don
     follower = Follower(desk, what.view)
     until = desk.after(timeout_ms)
     beyond = Epoch(min(what.floor + UNSEEN, EPOCH_MAX))
-    epoch = _raise(desk, beyond, desk.after(BREAK_WITHIN_MS))
+    epoch = _raise(desk, beyond, min(until, desk.after(BREAK_WITHIN_MS)))
     tell(f"the epoch is {epoch}; the lock is free in at most {words.span(desk.ttl_ms)}")
 
     def judge(view: View) -> Verdict:

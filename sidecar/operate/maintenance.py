@@ -65,7 +65,7 @@ def _set(desk: Desk, change: Change, node: str | None, within_ms: int, *, paused
         return _silent(view, settings, node, paused)
 
     made = make(desk, change, "paused", node, silent, within_ms)
-    return Changed(made.written, _notes(made.settings, node, paused), made.silent)
+    return Changed(made.written, _notes(made.settings, node, paused), made.silent, made.trouble)
 
 
 def _silent(view: View, settings: Settings, node: str | None, paused: bool) -> tuple[str, ...]:

@@ -31,8 +31,13 @@ def maintained(found: Changed, what: str, how: str) -> list[str]:
 
 
 def unheard(found: Changed) -> str | None:
-    """Say which nodes do not show it yet."""
-    return f"not yet heard by {', '.join(found.silent)}; see `sidecar status`" if found.silent else None
+    """Say which nodes do not show it yet, as far as that is known."""
+    if not found.silent:
+        return None
+    nodes = ", ".join(found.silent)
+    if found.trouble is not None:
+        return f"it is not known whether {nodes} heard of it: {found.trouble}; see `sidecar status`"
+    return f"not yet heard by {nodes}; see `sidecar status`"
 
 
 def _gap(done: Done) -> str:

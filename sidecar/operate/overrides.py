@@ -50,7 +50,7 @@ def _change(desk: Desk, node: str, setting: Setting, value: bool | int | None, w
         return None if getattr(found, setting) == value else _with(view.settings, found, setting, value)
 
     made = make(desk, change, setting, node, lambda view, _: _silent(view, node), within_ms)
-    return Changed(made.written, _notes(made.view, node), made.silent)
+    return Changed(made.written, _notes(made.view, node), made.silent, made.trouble)
 
 
 def _notes(view: View, node: str) -> tuple[str, ...]:

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 from sidecar.clock import wall_ms
 from sidecar.core.model import Author, Settings, View
-from sidecar.errors import BackendError, Conflict, OutcomeUnknown, Refused, TimedOut
+from sidecar.errors import BackendError, Conflict, Failed, OutcomeUnknown, Refused, TimedOut
 from sidecar.operate import words
-from sidecar.operate.desk import PAUSE_MS, READ_WITHIN_MS, Desk, Follower, pause
+from sidecar.operate.desk import LOOK_MS, PAUSE_MS, READ_WITHIN_MS, Desk, Follower, pause
 
 HEARD_WITHIN_MS = 5_000
 """How long the nodes get to show that they have heard; they do at once when they are well."""
@@ -52,6 +52,7 @@ class Changed(NamedTuple):
     changed: bool
     notes: tuple[str, ...]
     silent: tuple[str, ...]  # nodes that do not show it yet
+    trouble: str | None = None  # why that is not known: the store does not answer
 
 
 Change = Callable[[View], Settings | None]
@@ -65,6 +66,7 @@ class Made(NamedTuple):
     settings: Settings  # in force now
     view: View
     silent: tuple[str, ...]
+    trouble: str | None  # why *silent* may be wrong: the store does not answer
 
 
 Silent = Callable[[View, Settings], tuple[str, ...]]
@@ -83,7 +85,12 @@ def make(desk: Desk, change: Change, setting: str, node: str | None, silent: Sil
     until = desk.after(within_ms)
     while (left := silent(follower.view, settings)) and desk.clock.now() < until and not desk.halted():
         follower.newer(until)
-    return Made(written is not None, settings, follower.view, left)
+    if left:
+        with suppress(BackendError):  # kept in `trouble`
+            follower.refresh(desk.after(LOOK_MS))
+        left = silent(follower.view, settings)
+    trouble = str(follower.trouble) if left and follower.trouble else None
+    return Made(written is not None, settings, follower.view, left, trouble)
 
 
 def require_known(view: View, node: str | None, also: tuple[str, ...]) -> None:
@@ -100,6 +107,7 @@ def write(desk: Desk, follower: Follower, change: Change, setting: str, node: st
 
     Raises:
         Refused: By *change*, or what is there cannot be read. Nothing was written.
+        Failed: The user has had enough before it was written.
         TimedOut: It may be written, and may not.
         BackendError: The store does not answer; nothing is changed.
     """
@@ -115,6 +123,8 @@ def write(desk: Desk, follower: Follower, change: Change, setting: str, node: st
             new = change(view)
             if new is None:
                 return None
+            if desk.halted():
+                raise Failed("interrupted; nothing was changed")
             wanted = _signed(desk, new, setting, node)
             try:
                 desk.backend.write(wanted, expected=view.versions.get("settings", 0), deadline=until)
@@ -130,8 +140,8 @@ def write(desk: Desk, follower: Follower, change: Change, setting: str, node: st
                     follower.refresh(until)
                 return wanted
             follower.refresh(until)
-    except (BackendError, Refused) as error:  # refused: perhaps because an earlier try of ours has done it
-        if unsure:
+    except (BackendError, Refused, Failed) as error:
+        if unsure:  # refused perhaps because an earlier try of ours has done it
             raise TimedOut(f"it is unknown whether it is written: {error}; see `sidecar status`") from error
         raise
 

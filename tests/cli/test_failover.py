@@ -11,11 +11,11 @@ import pytest
 
 from sidecar.clock import wall_ms
 from sidecar.core.model import EpochRecord, Request, RequestState, Settings, View
-from sidecar.core.units import NO_EPOCH, Epoch
+from sidecar.core.units import NO_EPOCH, Epoch, Instant
 from sidecar.errors import BackendError, Conflict, Failed, NotSent, OutcomeUnknown, Refused, TimedOut
 from sidecar.operate import failover as operation
 from sidecar.operate.asking import Done, Not, Unsure
-from sidecar.operate.desk import Desk
+from sidecar.operate.desk import Desk, pause
 from sidecar.operate.failover import Plan
 from sidecar.operate.handover import judge_handover, judge_takeover
 from tests.cli.stage import Stage, request
@@ -420,6 +420,48 @@ def test_a_store_that_is_lost_before_the_break_leaves_the_lock(dead: Stage) -> N
         failover(dead, plan(dead), desk=failing(dead, break_lock=REFUSED))
 
     assert dead.view().holder is not None
+
+
+class Silent(Interposed):
+    """A store that answers nothing any more from the first or after the first call of *name* on."""
+
+    def __init__(self, desk: Desk, name: str, *, after: bool) -> None:
+        super().__init__(desk)
+        self._clock, self._name, self._after, self._silent = desk.clock, name, after, False
+
+    def __getattr__(self, name: str) -> object:
+        def call(*args: object, deadline: Instant, **how: object) -> object:
+            self._silent = self._silent or (name == self._name and not self._after)
+            if not self._silent:
+                self._silent = name == self._name
+                return getattr(self._real, name)(*args, deadline=deadline, **how)
+            if self._clock.now() >= deadline:
+                raise NotSent("127.0.0.1:1: no time left")
+            pause(deadline - self._clock.now())
+            raise LOST
+
+        return call
+
+
+@pytest.mark.parametrize(
+    ("name", "after", "ends", "says"),
+    [
+        ("write", True, NotSent, "no time left; the lock is not broken"),
+        ("break_lock", False, TimedOut, "unknown whether the lock is broken"),
+        ("break_lock", True, TimedOut, "nobody was seen to take over within 1.0 s"),
+    ],
+)
+def test_bug_a_failover_outlasted_its_time_limit_where_the_store_fell_silent(
+    dead: Stage, name: str, after: bool, ends: type[Exception], says: str
+) -> None:
+    desk, what = dead.desk(), plan(dead)
+    silent = Silent(desk, name, after=after)
+    began = dead.clock.now()
+
+    with pytest.raises(ends, match=says):
+        failover(dead, what, 1_000, desk=replace(desk, backend=silent))  # type: ignore[arg-type]
+
+    assert dead.clock.now() - began < 4_500
 
 
 def test_a_break_that_came_too_late_and_a_store_that_is_lost_then(dead: Stage) -> None:

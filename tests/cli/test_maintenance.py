@@ -3,16 +3,18 @@
 Method: as test_handshake.py.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
 from sidecar.core.model import Settings, View
 from sidecar.core.units import Instant
-from sidecar.errors import NotSent, OutcomeUnknown, Refused, TimedOut
+from sidecar.errors import Failed, NotSent, OutcomeUnknown, Refused, TimedOut
+from sidecar.operate import outcome
 from sidecar.operate.desk import Desk, Follower
 from sidecar.operate.maintenance import pause_cluster, resume_cluster
-from sidecar.operate.settings import write
+from sidecar.operate.settings import Changed, write
 from sidecar.ports import Backend
 from tests.cli.stage import Stage
 
@@ -35,7 +37,7 @@ def test_the_cluster_is_paused_when_every_node_shows_it(two: Stage) -> None:
     with two.acting(lambda: hear(two, "node-a", "node-b")):
         found = pause_cluster(two.desk(), None)
 
-    assert found == (True, (), ())
+    assert found == Changed(changed=True, notes=(), silent=())
     settings = two.view().settings
     assert (settings.paused, settings.by) == (True, "op@here")
     assert settings.at_unix_ms is not None
@@ -174,11 +176,40 @@ def with_store_that_goes_away(stage: Stage, *, answers: bool) -> Desk:
     return replace(desk, backend=store, halted=lambda: store.gone)  # type: ignore[arg-type]
 
 
-def test_what_is_written_stays_said_when_the_store_goes_away_after_it(two: Stage) -> None:
+def test_bug_who_had_heard_was_called_deaf_by_a_command_that_could_not_look(two: Stage) -> None:
     found = pause_cluster(with_store_that_goes_away(two, answers=True), None)
 
-    assert found == (True, (), ("node-a", "node-b"))
+    assert (found.changed, found.notes) == (True, ())
+    says = "it is not known whether node-a, node-b heard of it: 127.0.0.1:1: connection refused"
+    assert outcome.unheard(found) == f"{says}; see `sidecar status`"
     assert two.view().settings.paused
+
+
+def test_who_has_not_heard_is_looked_up_at_the_end(two: Stage) -> None:
+    """The wait is over before the news of it has come."""
+    desk = two.desk()
+
+    class Deaf:
+        def __getattr__(self, name: str) -> object:
+            return getattr(desk.backend, name)
+
+        def await_change(self, revision: int, *, deadline: Instant) -> None:
+            two.appear("node-a", "node-b", state="paused")
+
+    found = pause_cluster(replace(desk, backend=Deaf()), None, within_ms=500)  # type: ignore[arg-type]
+    assert found == Changed(changed=True, notes=(), silent=())
+
+
+@pytest.mark.parametrize("change", [pause_cluster, resume_cluster])
+def test_an_interruption_before_it_is_written_changes_nothing(
+    two: Stage, change: Callable[[Desk, None], object]
+) -> None:
+    before = Settings(paused=change is resume_cluster)
+    two.write(before)
+    with pytest.raises(Failed, match="interrupted; nothing was changed"):
+        change(two.desk(halted=lambda: True), None)
+
+    assert two.view().settings == before
 
 
 def test_what_may_be_written_is_said_to_be_unknown_when_the_store_goes_away(two: Stage) -> None:

@@ -26,6 +26,7 @@ from sidecar.errors import BadDocument, OutcomeUnknown, Refused, TimedOut
 from sidecar.operate import status, words
 from sidecar.operate.maintenance import pause_cluster, resume_cluster
 from sidecar.operate.overrides import set_override, unset_override
+from sidecar.operate.settings import Changed
 from tests.cli.stage import Stage
 from tests.cli.test_program import WITHIN_S, one_line, sidecar, spawn
 
@@ -47,7 +48,7 @@ def test_it_is_set_when_the_node_shows_that_it_goes_by_it(two: Stage) -> None:
     with two.acting(lambda: hear(two, "node-b")):
         found = set_override(two.desk(), "node-b", "priority", 50)
 
-    assert found == (True, (), ())
+    assert found == Changed(changed=True, notes=(), silent=())
     settings = two.view().settings
     assert settings.overrides == (Override("node-b", priority=50),)
     (author,) = settings.authors

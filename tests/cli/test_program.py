@@ -19,7 +19,7 @@ from click.testing import CliRunner
 
 from sidecar.cli import main
 from sidecar.cli.program import COMMANDS
-from sidecar.core.model import Settings
+from sidecar.core.model import Override, Settings
 from tests.cli.stage import Stage
 from tests.harness.process import free_port, wait_until
 
@@ -314,6 +314,68 @@ def test_a_signal_before_the_confirmation_withdraws_the_request(
     assert (process.returncode, out) == (status, "")
     assert "withdrawn, nothing will happen" in err
     assert stage.await_request("abandoned").reason == "interrupted"
+
+
+@pytest.mark.parametrize("numbers", [(signal.SIGINT, signal.SIGTERM), (signal.SIGTERM, signal.SIGINT)])
+def test_bug_a_second_signal_said_that_nothing_would_happen(
+    stage: Stage, config_file: Path, numbers: tuple[signal.Signals, ...]
+) -> None:
+    """130 is "before it began". Two signals of one number may come as one, so they are different here."""
+    stage.appear("node-b")
+    stage.acquire("node-a")
+
+    process = spawn("-c", config_file, "switchover", "--yes")
+    stage.await_request("asked")
+    stage.answer("accepted", to="node-b")
+    stage.await_request("confirmed")
+    for number in numbers:
+        process.send_signal(number)
+    out, err = process.communicate(timeout=WITHIN_S)
+
+    assert (process.returncode, out) == (5, "")
+    assert "`sidecar status` and `sidecar history` show what becomes of it" in err.splitlines()[-1]
+
+
+def test_a_second_signal_before_anything_was_asked_is_130(stage: Stage, config_file: Path) -> None:
+    stage.appear("node-b")
+    stage.acquire("node-a")
+
+    process = spawn("-c", config_file, "switchover", "--yes", "--at", "+1h")
+    assert process.stderr is not None
+    assert "end this command to cancel" in process.stderr.readline()
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=WITHIN_S)
+
+    assert process.returncode == 130
+    assert "nothing was done" in one_line(err)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["pause"], "cluster plant-7: paused"),
+        (["resume"], "cluster plant-7: resumed"),
+        (["set", "node-a", "priority", "7"], "priority of node-a: set to 7"),
+        (["unset", "node-a", "eligible"], "eligible of node-a: as its configuration says"),
+    ],
+    ids=lambda args: args[0],
+)
+def test_bug_a_change_of_the_settings_that_was_interrupted_was_made_and_not_said(
+    stage: Stage, config_file: Path, args: list[str], says: str, number: signal.Signals
+) -> None:
+    stage.appear("node-a", state="paused" if args == ["resume"] else "monitoring")
+    stage.write(Settings(paused=args == ["resume"], overrides=(Override("node-a", eligible=False),)))
+    before = stage.view().versions["settings"]
+
+    process = spawn(args[0], "-c", config_file, *args[1:])
+    stage.await_view(lambda view: view.versions["settings"] != before)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=WITHIN_S)
+
+    assert (process.returncode, out) == (0, f"{says}\n")
+    assert "not yet heard by node-a" in err
 
 
 def next_one(stage: Stage) -> None:
