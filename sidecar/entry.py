@@ -9,10 +9,11 @@ import signal
 
 def entry() -> None:
     """Run the command line as this process."""
-    python = signal.getsignal(signal.SIGINT)
-    if python is signal.default_int_handler:  # not where it is ignored, as under nohup or in the background
+    handled = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # ignored under nohup, and by `&`
+    if handled:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     from sidecar import cli
 
-    signal.signal(signal.SIGINT, python)
+    if handled:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     cli.entry()
