@@ -111,12 +111,15 @@ def bad_request(command: str, message: str) -> Document:
 def _parse(body: bytes, kind: type[_Body]) -> _Body:
     try:
         found = msgspec.json.decode(body.strip() or b"{}", type=prepared(kind))
-        for name in ("to", "node"):
-            if getattr(found, name, None) is not None:
-                Name().parse(getattr(found, name))
-        return found
     except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
         raise UsageError(f"the body: {error}") from None
+    for name in ("to", "node"):
+        try:
+            if getattr(found, name, None) is not None:
+                Name().parse(getattr(found, name))
+        except ValueError as error:
+            raise UsageError(f"{name}: {error}") from None
+    return found
 
 
 def _patience_ms(asked: Any, config: Config) -> int:

@@ -110,7 +110,12 @@ class Routes:
 
     async def _active(self, request: web.Request) -> web.Response:
         parts, now = self._parts, self._parts.clock.now()
-        return self._health(answers.why_not_active(parts.memory.turn, parts.runs, now), now)
+
+        def why_not(now: Instant) -> str | None:
+            return answers.why_not_active(parts.memory.turn, parts.runs, now)
+
+        found = self._health(why_not(now), now)
+        return found if found.status != 200 else _Yes(found, lambda: why_not(parts.clock.now()) is None)
 
     async def _standby(self, request: web.Request) -> web.Response:
         now = self._parts.clock.now()
@@ -267,6 +272,22 @@ async def _next_frame(reader: Reader) -> bytes:
             return await reader.waiting.get()
     except TimeoutError:
         return b":\n\n"  # a comment: proxies and clients see that the line is alive
+
+
+class _Yes(web.Response):
+    """A yes that is sent only while it holds: the process may have been stopped since it was made.
+
+    Otherwise the connection is closed without an answer, none of which has left before `write_eof`.
+    """
+
+    def __init__(self, answer: web.Response, holds: Callable[[], bool]) -> None:
+        super().__init__(status=answer.status, body=answer.body, headers=answer.headers)
+        self._holds = holds
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        if not self._holds():
+            raise ConnectionResetError("not true any more")
+        await super().write_eof(data)
 
 
 def _json(status: int, value: object, headers: dict[str, str] | None = None) -> web.Response:

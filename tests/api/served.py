@@ -95,6 +95,7 @@ def served(
     tls: ssl.SSLContext | None = None,
     limits: Limits = USUAL,
     metrics: Callable[[], bytes] | None = None,
+    gone: set[s.Run] | None = None,
     **api: Any,
 ) -> Iterator[Served]:
     """Run an API whose section of the configuration has *api*, on the store ``local.db`` in *folder*."""
@@ -105,7 +106,7 @@ def served(
         f"paths: {{state: {folder}/state, run: {folder}/run}}\napi: {json.dumps(section)}\n"
     )
     config = from_text(text, environ if environ is not None else {"SIDECAR_API__TOKEN": TOKEN}, source="test")
-    gone: set[s.Run] = set()
+    gone = set() if gone is None else gone
     made = Served(Api(config, BootClock(), lambda run: run not in gone, metrics, limits), port, tls, gone)
     made.api.start("kernel")
     try:

@@ -77,6 +77,27 @@ def test_active_ends_when_the_server_is_known_to_be_dead(api: Served) -> None:
     assert api.get("/active").json["reason"] == "the server is dead"
 
 
+class _OnceAlive(set[s.Run]):
+    """Known to be dead from the second look on."""
+
+    looks = 0
+
+    def __contains__(self, run: object) -> bool:
+        self.looks += 1
+        return self.looks > 1
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
+def test_bug_a_yes_of_before_a_freeze_was_sent_after_it(tmp_path: Path, method: str) -> None:
+    gone = _OnceAlive()
+    with served(tmp_path, gone=gone) as api:
+        serve(api)
+        with pytest.raises(ConnectionResetError):
+            api.ask(method, "/active")
+        assert gone.looks == 2
+        assert api.ask(method, "/active").status == 503, "the next one is answered"
+
+
 # For people and programs.
 
 
@@ -446,6 +467,14 @@ def test_what_is_not_understood_is_not_done(stage: Stage, api: Served, body: byt
     answer = api.ask("POST", "/switchover", body, {"Authorization": f"Bearer {TOKEN}"})
 
     assert (answer.status, answer.json["outcome"], answer.json["exit_code"]) == (400, "bad_request", 2)
+
+
+@pytest.mark.parametrize(
+    ("path", "field"),
+    [("/switchover", "to"), ("/failover", "to"), ("/pause", "node"), ("/restart", "timeout")],
+)
+def test_bug_a_bad_name_in_a_body_was_not_said_to_be_which(api: Served, path: str, field: str) -> None:
+    assert api.post(path, {field: ""}).json["message"].startswith(f"{field}: ")
 
 
 def test_only_so_many_commands_at_once(stage: Stage, tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ MUTANTS = (
     Mutant("a wrong token is in the log", "sidecar/api/routes.py", "a command with a wrong token from {_peer(request)}", "a command with a wrong token from {_peer(request)}: {request.headers.get('Authorization')}", f"{SERVED}::test_a_wrong_token_is_in_the_log_without_the_token"),
     Mutant("a secret is shown where it is printed", "sidecar/config/secret.py", "        return HIDDEN\n", "        return repr(self._value)\n", f"{CONFIG}::test_a_secret_of_the_environment_is_never_shown"),
     # the API: what a client may use up
+    Mutant("a yes is sent whatever became of it", "sidecar/api/routes.py", "        if not self._holds():", "        if False:", "tests/api/test_served.py -k yes_of_before_a_freeze and GET"),
     Mutant("a body of no given length is read to its end", "sidecar/api/routes.py", "client_max_size=self._limits.body_max_bytes", "client_max_size=0", f"{SERVED}::test_a_body_of_no_given_length_is_read_up_to_the_limit"),
     Mutant("a packed body is unpacked", "sidecar/api/limits.py", "\"auto_decompress\": False", "\"auto_decompress\": True", f"{SERVED}::test_a_packed_body_is_not_unpacked"),
     Mutant("a late body keeps its place", "sidecar/api/routes.py", "        except TimeoutError:\n            self._slots.release()\n", "        except TimeoutError:\n", f"{SERVED}::test_a_body_that_was_not_taken_leaves_its_place_to_the_next"),
