@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import NamedTuple
 
-from sidecar.core.model import NodeRecord, Request, Settings, View
+from sidecar.core.model import LockRecord, NodeRecord, Request, Settings, View
 from sidecar.core.state import Idle, Memory, Phase, Policy, Standing
 from sidecar.core.units import Epoch, Instant
 
@@ -38,15 +38,12 @@ def under_way(view: View) -> Request | None:
     return request if request.state == "confirmed" else None
 
 
-def wish(memory: Memory) -> Wish | None:
-    """Return whose wishes count at this vacancy.
+def wish(view: View, broken: LockRecord | None) -> Wish | None:
+    """Return whose wishes count at a vacancy. *broken*: the last lock that was seen broken.
 
     Before every request those of who has broken the lock: a request tells what somebody is about to do, and
     may be overwritten by one who is too late to break anything.
     """
-    view, broken = memory.view, memory.broken
-    if view is None:
-        return None
     if broken is not None and broken.node and broken.epoch == view.epoch.epoch:
         return Wish(broken.node, broken.to, broken.epoch, forced=True)
     request = under_way(view)
@@ -106,17 +103,14 @@ def go_at(memory: Memory, policy: Policy) -> Instant | None:
     """Return when this node may ask for the lock by rank; None while it is not free."""
     if memory.view is None or memory.vacant_since is None:
         return None
-    return Instant(memory.vacant_since + rank(memory, policy) * policy.hold_back_ms)
+    return Instant(memory.vacant_since + rank(memory.view, memory.broken, policy) * policy.hold_back_ms)
 
 
-def rank(memory: Memory, policy: Policy) -> int:
+def rank(view: View, broken: LockRecord | None, policy: Policy) -> int:
     """Return how many steps this node lets others go first. All who see the same compute the same order."""
-    view = memory.view
-    if view is None:
-        return 0
     gone = view.epoch.node if view.epoch.released is None else None  # it did not leave, it died
     others = [r for r in view.nodes if r.available and r.node not in (policy.node, gone)]
-    wished = wish(memory)
+    wished = wish(view, broken)
     mine = _preference(wished, policy.node, policy.priority, healthy=True)
     before = sum(_preference_of(wished, other) < mine for other in others)
     named_elsewhere = wished is not None and wished.to not in (None, policy.node)

@@ -218,14 +218,14 @@ def test_each_rank_holds_back_a_moment() -> None:
     seen = view(by="c", nodes=(other("b", priority=200), other("0"), other("z")))
     memory = replace(FREE, view=seen)
 
-    assert rank(memory, POLICY) == 2
+    assert rank(seen, None, POLICY) == 2
     hold_back_ms = 2 * POLICY.hold_back_ms
     assert step(s.Idle(), s.Tick(), memory, after_ms=hold_back_ms - 1).actions == ()
     assert step(s.Idle(), s.Tick(), memory, after_ms=hold_back_ms).actions == (s.Acquire(EPOCH),)
 
 
 def rank_at(found: View, broken: LockRecord | None = None) -> int:
-    return rank(s.Memory(view=found, broken=broken), POLICY)
+    return rank(found, broken, POLICY)
 
 
 def test_who_died_is_not_waited_for_and_who_is_named_goes_first() -> None:
