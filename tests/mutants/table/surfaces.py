@@ -81,5 +81,7 @@ MUTANTS = (
     Mutant("a hook has the environment of the sidecar", "sidecar/hooks/errand.py", "env=self._environment", "env=None", f"{HOOKS}::test_a_hook_sees_its_role_and_nothing_of_our_own"),
     Mutant("the deciding thread waits for a hook", "sidecar/runtime/hooks.py", "self._lane.put(lambda: self._announce(state))", "self._announce(state)", f"{HOOKS}::test_one_that_was_overtaken_is_not_begun"),
     Mutant("what waits beside is begun after one of the server lane", "sidecar/runtime/hooks.py", "        self._overtaken = self._told\n", "", f"{HOOKS}::test_what_waits_beside_is_not_begun_after_one_of_the_server_lane"),
+    Mutant("doctor: a guard of another version is well", "sidecar/doctor/machine.py", "    elif found.version == __version__:", "    elif found:", f"{DOCTOR}::test_bug_nothing_said_that_the_guard_was_of_the_version_before"),
+    Mutant("doctor: a node that cannot be read is not there", "sidecar/doctor/store.py", "if not others and not words.unread(view):", "if not others:", f"{DOCTOR}::test_bug_a_node_of_a_newer_version_was_said_not_to_be_there"),
     Mutant("doctor: what a store says of itself is left out", "sidecar/doctor/store.py", "in info.advice:", "in ():", "tests/cli/test_doctor.py::test_what_a_store_says_of_itself_is_a_warning"),
 )  # fmt: skip
