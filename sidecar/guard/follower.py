@@ -85,6 +85,7 @@ class Follower:
         self._connection: connect.Connection | None = None
         self._lost: connect.Connection | None = None
         self._closing = False
+        self._dismissed = False  # told to leave: that it goes is no loss
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._describe(connection)
         self._next: connect.Connection | None = connection
@@ -127,6 +128,7 @@ class Follower:
         with self._lock:
             self._seq += 1
             frame["seq"] = self._seq
+            self._dismissed = self._dismissed or frame["order"] == "shutdown"
             last = self._queue[-1] if self._queue else {}
             if frame["order"] == "extend" and _same(frame, last):
                 later = max(wire.whole(frame, "deadline_ms"), wire.whole(last, "deadline_ms"))
@@ -258,7 +260,8 @@ class Follower:
             reason = "the guard is dead"
         with self._lock:
             self._connection, self._lost = None, connection
-        self._emit(GuardLost(reason))
+        if not self._dismissed:
+            self._emit(GuardLost(reason))
 
     def _told(self, frame: wire.Frame, fd: int | None) -> None:
         """Take in a message. One of a type not known here comes of a newer guard and says nothing to us."""

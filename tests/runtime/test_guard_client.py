@@ -165,6 +165,22 @@ def test_a_guard_that_talks_nonsense_is_lost_and_its_server_is_not_taken_for_dea
         assert events.next() == g.Exited("r1", None, None)
 
 
+def test_bug_a_guard_that_left_as_it_was_told_was_called_lost(tmp_path: Path) -> None:
+    """An alarm at the end of a sidecar in good order, where the guard was quicker."""
+    guard, events = FakeGuard(tmp_path), Inbox()
+    with sleeper() as keeper:
+        guard.with_server(keeper)
+        client = GuardClient.attach_or_spawn(tmp_path, "auto", events.put)
+        try:
+            client.shutdown()
+            assert [guard.heard.next(), guard.heard.next()] == ["control", "shutdown"]
+            guard.close()
+            keeper.kill()
+            assert events.next() == g.Exited("r1", None, None), "and nothing before it"
+        finally:
+            client.close()
+
+
 def test_one_guard_at_a_time(tmp_path: Path) -> None:
     """Two sidecars find none at the same moment and start one each: the later must not take the socket."""
     script = Path(connect.__file__).with_name("guard.py")
