@@ -167,12 +167,11 @@ def restart(config: Path | None, timeout: int | None, node: str | None) -> None:
 
     NODE is this node unless it is given. Waits until the server runs again, or the node gave up.
     """
-    from sidecar.cli.consent import interruptible
+    from sidecar.cli.consent import interruptible_desk
     from sidecar.operate import outcome
     from sidecar.operate.handover import restart as operation
 
     configuration = options.load_config(config)
-    with interruptible() as halt, options.open_desk(configuration) as desk:
-        desk = replace(desk, halted=halt.asked)
+    with interruptible_desk(configuration) as desk:
         done = operation(desk, node or configuration.node, timeout or outcome.patience_ms(configuration), say)
     conclude(outcome.restarted(done))

@@ -5,13 +5,20 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import click
 from click.exceptions import Exit
 
+from sidecar.cli import options
 from sidecar.cli.program import INTERRUPTED, fail
 from sidecar.errors import Failed, UsageError
+
+if TYPE_CHECKING:
+    from sidecar.config import Config
+    from sidecar.operate.desk import Desk
 
 UNKNOWN = 5
 TWICE = (
@@ -61,6 +68,13 @@ class Halt:
         if self.number is not None:
             raise KeyboardInterrupt
         self.number = number
+
+
+@contextmanager
+def interruptible_desk(configuration: "Config") -> "Iterator[Desk]":
+    """Give an operation its desk, and the chance to end in good order: see `interruptible`."""
+    with interruptible() as halt, options.open_desk(configuration) as desk:
+        yield replace(desk, halted=halt.asked)
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """``pause`` and ``resume``."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,12 +35,12 @@ def pause(config: Path | None, node: str | None) -> None:
 
     The lock stays where it is, and so does a running server; but it ends when its lease cannot be renewed.
     """
-    from sidecar.cli.consent import interruptible
+    from sidecar.cli.consent import interruptible_desk
     from sidecar.operate.maintenance import pause_cluster
 
     configuration = options.load_config(config)
-    with interruptible() as halt, options.open_desk(configuration) as desk:
-        found = pause_cluster(replace(desk, halted=halt.asked), node)
+    with interruptible_desk(configuration) as desk:
+        found = pause_cluster(desk, node)
     tell(found, node or f"cluster {configuration.cluster}", "paused")
 
 
@@ -56,12 +55,12 @@ def resume(config: Path | None, node: str | None) -> None:
 
     The nodes start, stop and take over by themselves again.
     """
-    from sidecar.cli.consent import interruptible
+    from sidecar.cli.consent import interruptible_desk
     from sidecar.operate.maintenance import resume_cluster
 
     configuration = options.load_config(config)
-    with interruptible() as halt, options.open_desk(configuration) as desk:
-        found = resume_cluster(replace(desk, halted=halt.asked), node)
+    with interruptible_desk(configuration) as desk:
+        found = resume_cluster(desk, node)
     tell(found, node or f"cluster {configuration.cluster}", "resumed")
 
 

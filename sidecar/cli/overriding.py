@@ -1,6 +1,5 @@
 """``set`` and ``unset``: what an operator wants of a node now, over its configuration."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -30,13 +29,13 @@ def set_(config: Path | None, node: str, setting: "Setting", value: str) -> None
     It counts before node_options of that node's configuration until it is unset. A node that is active stays
     so: eligible false keeps it from becoming active again.
     """
-    from sidecar.cli.consent import interruptible
+    from sidecar.cli.consent import interruptible_desk
     from sidecar.operate.overrides import set_override
 
     wanted = _parsed(setting, value)
     configuration = options.load_config(config)
-    with interruptible() as halt, options.open_desk(configuration) as desk:
-        found = set_override(replace(desk, halted=halt.asked), node, setting, wanted)
+    with interruptible_desk(configuration) as desk:
+        found = set_override(desk, node, setting, wanted)
     tell(found, f"{setting} of {node}", f"set to {str(wanted).lower()}")
 
 
@@ -52,12 +51,12 @@ def unset(config: Path | None, node: str, setting: "Setting") -> None:
 
     The opposite of set.
     """
-    from sidecar.cli.consent import interruptible
+    from sidecar.cli.consent import interruptible_desk
     from sidecar.operate.overrides import unset_override
 
     configuration = options.load_config(config)
-    with interruptible() as halt, options.open_desk(configuration) as desk:
-        found = unset_override(replace(desk, halted=halt.asked), node, setting)
+    with interruptible_desk(configuration) as desk:
+        found = unset_override(desk, node, setting)
     tell(found, f"{setting} of {node}", "as its configuration says")
 
 

@@ -97,16 +97,25 @@ def _summary(node: s.Node, now: Instant, policy: s.Policy) -> tuple[Role, Server
             assert_never(phase)
 
 
+def older_store(memory: s.Memory, now: Instant) -> str | None:
+    """Say that the store is older than what this node has seen; None where it is not.
+
+    A view may be older than a grant by a moment, which is no older store.
+    """
+    if memory.view is None or not epoch_behind(memory) or now < memory.mark_at + VIEW_LAG_MS:
+        return None
+    return (
+        f"the store's epoch {memory.view.epoch.epoch} is behind {memory.mark}: it was wiped or restored, or "
+        "this node uses another store than the others did"
+    )
+
+
 def _waiting(node: s.Node, now: Instant, policy: s.Policy) -> tuple[ServerState, str]:
     phase, memory = node
     if memory.clearing is not None:
         return "stopping", "The server is down, after_stop runs"
-    if epoch_behind(memory) and now >= memory.mark_at + VIEW_LAG_MS:
-        shown = memory.view.epoch.epoch if memory.view is not None else NO_EPOCH
-        return "failed", (
-            f"the store's epoch {shown} is behind {memory.mark}: it was wiped or restored, or this node uses "
-            "another store than the others did; see `sidecar failover --raise-epoch`"
-        )
+    if (older := older_store(memory, now)) is not None:
+        return "failed", f"{older}; see `sidecar failover --raise-epoch`"
     if paused(memory, policy):
         return "paused", "Paused"
     if now < memory.cool_until:

@@ -1,7 +1,6 @@
 """Folders, programs and secrets that the configuration names."""
 
 import os
-import pwd
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from sidecar.config.compound import Argv
 from sidecar.config.schema import KEYS, flat
 from sidecar.doctor.finding import Finding, error, ok, warning
 from sidecar.errors import ConfigError
+from sidecar.guard.setup import entry_of
 from sidecar.servers.command import check_program
 
 FREE_WARNING, FREE_ERROR = 200_000_000, 10_000_000  # bytes: a server that logs fills the first in a day
@@ -71,8 +71,8 @@ def programs(config: Config) -> Iterator[Finding]:
 def _is_user(user: str) -> bool:
     """Tell whether the guard will find *user*, a name or a number."""
     try:
-        pwd.getpwuid(int(user)) if user.isdigit() else pwd.getpwnam(user)
-    except KeyError:
+        entry_of(user)
+    except LookupError:
         return False
     return True
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from sidecar.config import Config
 from sidecar.doctor.finding import Finding, error, warning
+from sidecar.guard.setup import entry_of
 
 GET_FLAGS, IMMUTABLE, APPEND = 0x80086601, 0x10, 0x20  # ioctl_iflags(2): FS_IOC_GETFLAGS
 TRY_WITHIN_S = 2
@@ -64,9 +65,12 @@ def _flags(path: Path) -> int:
 
 def _of_user(config: Config, path: Path) -> Iterator[Finding]:
     user, home = config.server.user, Path(config.server.home)
-    entry = _entry(str(user))
-    if entry is None or os.geteuid() not in (0, entry.pw_uid):
-        return  # said by who looks at server.user; only root can try as another
+    try:
+        entry = entry_of(str(user))
+    except LookupError:
+        return  # said by who looks at server.user
+    if os.geteuid() not in (0, entry.pw_uid):
+        return  # only root can try as another
     program = home / config.server.command[0]
     for access, file, verb in ((RUNS, home, "enter"), (READS, path, "read"), (RUNS, program, "run")):
         named = file != program or "/" in config.server.command[0]
@@ -77,12 +81,6 @@ def _of_user(config: Config, path: Path) -> Iterator[Finding]:
     if path.exists() and not _may(entry, WRITES, path):
         says = f"server.user: {user} may not write {path}: the server cannot save its settings"
         yield warning("server.xml", says, f"chown {user} {path}")
-
-
-def _entry(user: str) -> pwd.struct_passwd | None:
-    with suppress(KeyError):
-        return pwd.getpwuid(int(user)) if user.isdigit() else pwd.getpwnam(user)
-    return None
 
 
 def _may(entry: pwd.struct_passwd, access: str, path: Path) -> bool:

@@ -113,16 +113,13 @@ def _rights(config: Config, backend: Backend, clock: BootClock) -> Iterator[Find
 
 
 def _grant(config: Config) -> str:
-    return f"grant this user reading and writing below {_root(config)}"
-
-
-def _root(config: Config) -> str:
-    return f"{'/' if config.backend == 'etcd' else ''}aggregate-sidecar/{config.cluster}/"
+    return f"grant this user reading and writing below {words.stored_key(config.backend, config.cluster, '')}"
 
 
 def _nodes(config: Config, view: View) -> Iterator[Finding]:
     for key in view.unreadable:
-        says = f"the key {_root(config)}{key} cannot be read by this version, {__version__}"
+        named = words.stored_key(config.backend, config.cluster, key)
+        says = f"the key {named} cannot be read by this version, {__version__}"
         yield warning("nodes", says, "upgrade the older one; where none is, restore the key")
     others = [record for record in view.nodes if record.node != config.node]
     if not others and not words.unread(view):

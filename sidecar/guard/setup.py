@@ -30,6 +30,18 @@ def give_up_protection(path: str = "/proc/self/oom_score_adj") -> None:
                 file.write("0")
 
 
+def entry_of(user: str) -> pwd.struct_passwd:
+    """Return what the system knows of *user*, a name or a number.
+
+    Raises:
+        LookupError: There is no such user.
+    """
+    try:
+        return pwd.getpwuid(int(user)) if user.isdigit() else pwd.getpwnam(user)
+    except KeyError:
+        raise LookupError(user) from None
+
+
 def drop_to(user: object) -> None:
     """Become *user*, a name or a number; None: stay who we are.
 
@@ -39,10 +51,7 @@ def drop_to(user: object) -> None:
     """
     if user is None:
         return
-    try:
-        entry = pwd.getpwuid(int(str(user))) if str(user).isdigit() else pwd.getpwnam(str(user))
-    except KeyError:
-        raise LookupError(user) from None
+    entry = entry_of(str(user))
     if entry.pw_uid == os.geteuid():
         return
     if os.geteuid() != 0:

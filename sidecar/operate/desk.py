@@ -12,6 +12,7 @@ from sidecar.clock import BootClock, Clock
 from sidecar.core.model import View
 from sidecar.core.units import Instant
 from sidecar.errors import BackendError
+from sidecar.operate import words
 from sidecar.plugins import load_backend
 from sidecar.ports import Backend
 
@@ -70,7 +71,7 @@ class Desk:
 
     def key(self, name: str) -> str:
         """Return what the store calls a key of this cluster, for whoever has to look at it there."""
-        return f"{'/' if self.store == 'etcd' else ''}aggregate-sidecar/{self.cluster}/{name}"
+        return words.stored_key(self.store, self.cluster, name)
 
     def read(self) -> View:
         """Return the cluster as it is now.

@@ -8,6 +8,11 @@ NODES = "nodes/"
 """What the keys begin with in which nodes speak of themselves."""
 
 
+def stored_key(backend: str, cluster: str, name: str) -> str:
+    """Return what the store calls a key, for whoever has to look at it there."""
+    return f"{'/' if backend == 'etcd' else ''}aggregate-sidecar/{cluster}/{name}"
+
+
 def span(ms: int) -> str:
     """Return a duration for people."""
     if ms < 100_000:

@@ -3,13 +3,12 @@
 Nobody becomes active in it until ``sidecar failover --raise-epoch``. The node's message says so too, but that
 is seen only by who looks.
 
-A view may be older than a grant by a moment, which is no older store: who holds the lock at its mark has the
-store's word for it with each renewal, and loses the lock where the store has forgotten it.
+Who holds the lock at its mark has the store's word for it with each renewal, and loses the lock where the
+store has forgotten it: to it a view is only late.
 """
 
 from sidecar import events
-from sidecar.core.candidate import epoch_behind
-from sidecar.core.outlook import VIEW_LAG_MS
+from sidecar.core.outlook import older_store
 from sidecar.core.state import Holding, Node
 from sidecar.core.units import Epoch, Instant
 
@@ -24,17 +23,12 @@ class OlderStore:
         """Look at what this node knows now."""
         phase, memory = node
         view, mark = memory.view, memory.mark
-        if view is None or not epoch_behind(memory) or "epoch" in view.unreadable:
+        older = older_store(memory, now)
+        if older is None or view is None or "epoch" in view.unreadable:
             return
-        if now < memory.mark_at + VIEW_LAG_MS or (isinstance(phase, Holding) and phase.lease.epoch == mark):
+        if isinstance(phase, Holding) and phase.lease.epoch == mark:
             return
-        shown = view.epoch.epoch
-        if (shown, mark) == self._told:
+        if (view.epoch.epoch, mark) == self._told:
             return
-        self._told = (shown, mark)
-        events.emit(
-            events.Raised(
-                text=f"the store's epoch {shown} is behind {mark}: it was wiped or restored, or this node "
-                "uses another store than the others did; no node that has seen that becomes active"
-            )
-        )
+        self._told = (view.epoch.epoch, mark)
+        events.emit(events.Raised(text=f"{older}; no node that has seen that becomes active"))

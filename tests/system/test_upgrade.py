@@ -212,6 +212,14 @@ def test_an_upgrade_is_told_before_that_an_active_server_cannot_be_taken_over(si
 
 
 def test_a_strange_guard_is_ended_with_its_standby(site: Site) -> None:
+    found = _attach_to_standby(site)
+
+    assert found.state["run"] is None
+    found.close()
+
+
+def _attach_to_standby(site: Site) -> connect.Connection:
+    """Attach to a guard whose standby has to go, and see that it is gone by then."""
     sidecar = site.sidecar()
     sidecar.start("deaf", "daemon", lives_ms=60_000, role="standby")
     sidecar.wait("Started")
@@ -222,8 +230,7 @@ def test_a_strange_guard_is_ended_with_its_standby(site: Site) -> None:
     found = _attach(site, 5_000)
 
     assert tree.dead(), "proven before another guard was started"
-    assert found.state["run"] is None
-    found.close()
+    return found
 
 
 def test_a_strange_guard_without_a_server_makes_room_at_once(site: Site) -> None:
@@ -271,16 +278,8 @@ def test_a_guard_that_does_not_say_its_version_is_of_another(site: Site, tmp_pat
 
 
 def test_bug_the_guard_of_a_standby_went_on_for_ever_after_an_upgrade(upgraded: Site) -> None:
-    sidecar = upgraded.sidecar()
-    sidecar.start("deaf", "daemon", lives_ms=60_000, role="standby")
-    sidecar.wait("Started")
-    upgraded.beating("root", "daemon")
-    tree = upgraded.processes(with_guard=True)
-    sidecar.kill()
+    found = _attach_to_standby(upgraded)
 
-    found = _attach(upgraded, 5_000)
-
-    assert tree.dead(), "proven before another guard was started"
     assert (found.state["run"], found.state["version"]) == (None, __version__)
     found.close()
 
