@@ -25,7 +25,7 @@ def text_of(node: ast.expr) -> str | None:
             return text
         case ast.JoinedStr(values=parts):
             shown = ("…" if isinstance(part, ast.FormattedValue) else text_of(part) or "" for part in parts)
-            return re.sub(r"…[^:;,]*…", "…", "".join(shown))
+            return re.sub(r"…[^:;,]*…", "…", "".join(shown)).removeprefix("…; ")
         case ast.BinOp(left=left, right=right):
             return f"{text_of(left) or '…'}{text_of(right) or '…'}"
         case _:
@@ -43,20 +43,26 @@ def alarms() -> Iterator[tuple[str, str]]:
 
 
 def messages() -> Iterator[str]:
-    """Every sentence of the two functions that put a node's message together."""
+    """Every sentence of the functions that put a node's message together."""
     outlook = ast.parse((ROOT / "sidecar" / "core" / "outlook.py").read_text())
     functions = [node for node in outlook.body if isinstance(node, ast.FunctionDef)]
     for function in functions:
-        if function.name in ("_summary", "_waiting"):
+        if function.name in ("_summary", "_waiting", "older_store"):
             parts = {
                 id(value)
                 for node in ast.walk(function)
                 if isinstance(node, ast.JoinedStr)
                 for value in node.values
             }
+            docstring = ast.get_docstring(function, clean=False)
             for node in ast.walk(function):
                 text = text_of(node) if isinstance(node, ast.Constant | ast.JoinedStr) else None
-                if text and id(node) not in parts and (" " in text or text[0].isupper()):
+                if (
+                    text
+                    and text != docstring
+                    and id(node) not in parts
+                    and (" " in text or text[0].isupper())
+                ):
                     yield text.strip()
 
 
