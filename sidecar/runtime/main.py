@@ -27,6 +27,7 @@ from sidecar.runtime.lanes import Lane
 from sidecar.runtime.locking import LockLane, hold_from_note
 from sidecar.runtime.marks import MarkFile
 from sidecar.runtime.policy import kind_of, policy_of, watching_of
+from sidecar.runtime.probing import Watching
 from sidecar.runtime.serving import ServerLane, Serving, note_text, stop_signal_number
 from sidecar.runtime.shell import Broken, Reload, Shell
 from sidecar.runtime.systemd import Manager
@@ -113,7 +114,7 @@ class Sidecar:
         self._manager = Manager(os.environ, self._clock)  # before anything is started that inherits
         self._inbox: Inbox = SimpleQueue()
         self._kind = kind_of(config)
-        self._watching = watching_of(config, self._kind, self._clock)
+        self._watched()  # a probe that makes no sense is refused before anything is touched
         self._metrics = self._measure(stack)
         self._api = self._listen(stack, self._metrics)
         self._backend: Backend = load_backend(config.backend)(config.backend_settings(), self._clock)
@@ -133,7 +134,7 @@ class Sidecar:
             self._clock,
             post=self._post,
             note=lambda epoch: self._shell.note(epoch),
-            watching=lambda: self._watching,
+            watching=self._watched,
             output=self._outlet.server,
             broken=lambda what: self._inbox.put(Broken(what)),
             hooks=self._hooks,
@@ -170,12 +171,28 @@ class Sidecar:
         stack.callback(made.close)
         return made
 
+    def _watched(self) -> Watching:
+        """Return how the server that was started last is probed."""
+        return watching_of(self._config, self._kind, self._clock)
+
     def _check_server(self) -> None:
-        """Look at the server's files, and for a second supervisor; a server that was found is our own."""
+        """Look at the server's files, and for a second supervisor; a server that was found is our own.
+
+        It was started when all was well: what is wrong now is of its next start, and no reason to end it.
+        """
         found = self._servers.adopted
         ours = [found.keeper_pid] if found is not None and found.keeper_pid is not None else []
-        for text in self._kind.check(ours):
-            events.emit(events.Notice(text=text))
+        try:
+            warnings = self._kind.check(ours)
+        except SidecarError as error:
+            if found is None:
+                raise
+            events.emit(
+                events.Raised(text=f"{error}; the server that runs goes on, its next start would fail")
+            )
+        else:
+            for text in warnings:
+                events.emit(events.Notice(text=text))
         for text in self._hooks.missing():
             events.emit(events.Raised(text=text))
 
@@ -347,11 +364,11 @@ class Sidecar:
             wanted = self._read_again()
             changes = diff(self._config, wanted)
             config = with_live(self._config, wanted)
-            watching = watching_of(config, self._kind, self._clock)
+            watching_of(config, self._kind, self._clock)
         except SidecarError as error:
             events.emit(events.Raised(text=f"reload refused, the old configuration stays: {error}"))
             return
-        self._config, self._watching = config, watching
+        self._config = config
         if self._api is not None:
             self._api.reload(config)
         events.LOG.setLevel(config.log.level.upper())

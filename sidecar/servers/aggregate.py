@@ -80,19 +80,15 @@ class AggregateKind:
             notes=(f"{self._file}: {edit.repaired}: repaired from its backup",) if edit.repaired else (),
         )
 
-    def ready_ports(self) -> tuple[int, ...]:
-        """Return ``clientPort`` and ``webAppsSslPort``, where it is on, as they are in the file now."""
-        return tuple(serverxml.read(self._file).serving_ports.values())
-
     def default_probe(self) -> Probe:
-        """Connect to all of them, and be accepted."""
-        found = self._settings()
+        """Connect to ``clientPort`` and ``webAppsSslPort``, where it is on, and be accepted."""
+        found = serverxml.read_started(self._file)
         ports = tuple(found.serving_ports.values())
         return TcpProbe(ports, _hosts(found.server_ip), clock=self._clock)
 
     def self_activated_probe(self) -> Probe:
         """Connect to the client port, which a standby has shut."""
-        found = serverxml.read(self._file)
+        found = serverxml.read_started(self._file)
         return TcpProbe((found.client_port,), _hosts(found.server_ip), accepting=False, clock=self._clock)
 
     def message(self, role: Role, ready: bool) -> str:

@@ -43,10 +43,6 @@ class CommandKind:
         cwd = str(self._cwd) if self._cwd else None
         return Launch(self._command, cwd, self._environment)
 
-    def ready_ports(self) -> tuple[int, ...]:
-        """Return none: running is ready."""
-        return ()
-
     def default_probe(self) -> Probe | None:
         """Return None: running is ready."""
         return None

@@ -69,12 +69,11 @@ class ServerKind(Protocol):
         """
         ...
 
-    def ready_ports(self) -> tuple[int, ...]:
-        """Return the local ports that are open when the server serves as active."""
-        ...
-
     def default_probe(self) -> Probe | None:
-        """Return the probe for ready and alive where the configuration names none."""
+        """Return the probe for ready and alive where the configuration names none.
+
+        It, and `self_activated_probe`, are of the server as it was last prepared.
+        """
         ...
 
     def self_activated_probe(self) -> Probe | None:

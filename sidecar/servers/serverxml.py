@@ -53,6 +53,21 @@ def read(path: Path) -> ServerSettings:
     return parse(path, document, torn)
 
 
+def read_started(path: Path) -> ServerSettings:
+    """Return the settings that the server was last given its role with; those of now where none are kept.
+
+    Who edits the file of a running server changes nothing for it.
+
+    Raises:
+        ServerError, ConfigError: As `read`.
+    """
+    try:
+        kept = Document(_read(_beside(Path(os.path.realpath(path)), BACKUP)))
+    except (OSError, BadXml):
+        return read(path)
+    return parse(path, kept)
+
+
 def set_role(path: Path, role: Role) -> RoleEdit:
     """Make the server that is started next an active or a standby one. Doing it twice changes nothing.
 

@@ -9,6 +9,7 @@ alone (test_guard*.py).
 import json
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -16,7 +17,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from sidecar.demo.cluster import CLOCK, Cluster, DemoNode, until
+from sidecar.demo.cluster import CLOCK, Cluster, DemoNode, free_ports, until
+from sidecar.servers.document import Document
 from sidecar.standin import set_faults, witness
 from tests.harness.stores import Consul, Etcd, Store
 from tests.system.clusters import STORES, backend_section, running, section_of
@@ -142,6 +144,50 @@ def _after_adoption(node: DemoNode) -> str:
 def _outlived(cluster: Cluster, name: str, for_ms: int) -> bool:
     last = witness.active_intervals(cluster.records())[-1]
     return last.node == name and last.length_ms > for_ms
+
+
+@pytest.mark.parametrize("client_port", ["nonsense", "other"])
+def test_bug_an_edit_of_server_xml_ended_the_server_at_the_next_start_of_the_sidecar(
+    client_port: str, tmp_path: Path, namespace: str
+) -> None:
+    backend = {"backend": "local", "local": {"path": str(tmp_path / "store.db")}}
+    settings = {"server": {"probes": {"alive": {"every": "100ms", "timeout": "1s", "failures": 2}}}}
+    with running(tmp_path, backend, namespace, ttl=f"{PATIENT_TTL_MS}ms", settings=settings) as cluster:
+        before = cluster.await_active()
+        node, pid = cluster[before], server_pid(cluster[before])
+        assert node.process is not None
+        node.process.kill()
+        node.process.wait()
+        _edit(node, clientPort=str(free_ports(1)[0]) if client_port == "other" else client_port)
+        node.start()
+        until("adoption", lambda: "adopted=True" in node.log.read_text())
+        if client_port == "nonsense":
+            said = "clientPort: not a port: 'nonsense': give a number; the server that runs goes on"
+            until("an alarm", lambda: said in node.log.read_text())
+        until("a probe that is well", lambda: "after=serving" in _after_adoption(node), 25_000)
+        for_ms = int(witness.active_intervals(cluster.records())[-1].length_ms) + 1_000
+        until("more of them", lambda: _outlived(cluster, before, for_ms))
+        assert server_pid(node) == pid
+        assert len(set(epochs(cluster))) == 1
+
+
+def test_bug_a_port_that_was_changed_between_two_starts_was_not_asked(tmp_path: Path, namespace: str) -> None:
+    backend = {"backend": "local", "local": {"path": str(tmp_path / "store.db")}}
+    settings = {"server": {"standby": "stopped"}}
+    with running(tmp_path, backend, namespace, ttl=f"{PATIENT_TTL_MS}ms", settings=settings) as cluster:
+        before = cluster.await_active()
+        other = next(name for name in cluster.nodes if name != before)
+        until("a candidate", lambda: _able(cluster))
+        port = free_ports(1)[0]
+        _edit(cluster[other], clientPort=str(port))
+        done = cluster.sidecar("switchover", "--yes")
+        assert done.returncode == 0, done.stderr
+        socket.create_connection(("127.0.0.1", port), 5).close()
+
+
+def _edit(node: DemoNode, **values: str) -> None:
+    path = node.home / "server.xml"
+    path.write_bytes(Document(path.read_bytes()).with_values(values))
 
 
 @pytest.mark.parametrize("patient_pair", ["local"], indirect=True)

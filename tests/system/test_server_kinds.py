@@ -62,7 +62,6 @@ def test_an_active_serves_with_role_1(server: Standin) -> None:
     assert (launch.lifetime_ms, launch.notes) == (None, ())
     assert not within(kind.default_probe(), 500).ok
     server.start_serving(epoch=1)
-    assert kind.ready_ports() == (server.client_port, server.web_port)
     wait_until(lambda: within(kind.default_probe(), 500).ok, "ready")
     assert cluster_role(server) == ["1"]
 
@@ -124,11 +123,22 @@ def test_bug_a_server_at_another_address_of_loopback_was_not_found(server: Stand
         assert within(probe, 20_000).ok
 
 
+@pytest.mark.parametrize("client_port", ["nonsense", "1"])
+def test_a_server_is_asked_where_it_was_when_it_was_prepared(server: Standin, client_port: str) -> None:
+    """Who edits the file meanwhile changes nothing for it."""
+    kind = kind_of(server)
+    kind.prepare("standby")
+    server.xml.write_bytes(Document(server.xml.read_bytes()).with_values({"clientPort": client_port}))
+    with accepting(server.client_port):
+        assert within(kind.self_activated_probe(), 20_000).ok
+        with accepting(server.web_port):
+            assert within(kind.default_probe(), 20_000).ok
+
+
 def test_a_server_without_a_web_port_is_ready_without_it(server: Standin) -> None:
     server.xml.write_bytes(Document(server.xml.read_bytes()).with_values({"webAppsSslPort": "0"}))
     kind = kind_of(server)
     assert kind.prepare("active") is not None
-    assert kind.ready_ports() == (server.client_port,)
     with accepting(server.client_port):
         assert within(kind.default_probe(), 20_000).ok
 

@@ -84,9 +84,6 @@ class Kind:
             )
         return Launch(("server",))
 
-    def ready_ports(self) -> tuple[int, ...]:
-        return ()
-
     def default_probe(self) -> Probe | None:
         return None
 
