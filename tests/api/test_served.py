@@ -28,9 +28,9 @@ from sidecar.clock import BootClock, wall_ms
 from sidecar.config import Secret, from_text
 from sidecar.core import state as s
 from sidecar.errors import ConfigError
-from tests.api.served import POLICY, TOKEN, WITHIN_S, Served, lease, served
+from tests.api.served import TOKEN, WITHIN_S, Served, lease, served
 from tests.cli.stage import Stage
-from tests.core.made import lock, other, request, view
+from tests.core.made import POLICY, lock, other, request, view
 from tests.harness.process import free_port, wait_until
 from tests.harness.tools import Tls
 
@@ -58,7 +58,7 @@ def test_each_method_of_a_load_balancer_gets_the_same_answer(api: Served, method
 def test_active_ends_by_itself_when_the_loop_stands_still(api: Served) -> None:
     """No turn after the one that promised a second: the answer changes at the guard's instant."""
     granted = lease(3_000)
-    kill_at = granted.deadline - POLICY.kill_margin_ms
+    kill_at = granted.kill_at(POLICY)
     api.tell(s.Serving(granted, 3), BUSY_VIEW)
 
     seen: list[tuple[int, int]] = []
