@@ -50,8 +50,8 @@ class Store(ABC):
         """Write *text* under a key, whatever it was bound to."""
 
     @abstractmethod
-    def proxy(self) -> Proxy:
-        """Return a new proxy in front of the server."""
+    def proxy(self, host: str = "127.0.0.1") -> Proxy:
+        """Return a new proxy in front of the server, at an address of loopback."""
 
     @abstractmethod
     def freeze(self) -> None:
@@ -106,7 +106,7 @@ class LocalStore(Store):
                 (key, text.encode(), name),
             )
 
-    def proxy(self) -> Proxy:
+    def proxy(self, host: str = "127.0.0.1") -> Proxy:
         pytest.skip("an embedded store has no connection")
 
     def freeze(self) -> None:
@@ -171,8 +171,8 @@ class EtcdStore(Store):
     def put(self, cluster: str, key: str, text: str) -> None:
         self.etcd.put(f"/{PREFIX}/{cluster}/{key}", text)
 
-    def proxy(self) -> Proxy:
-        return Proxy(self.etcd.host_port)
+    def proxy(self, host: str = "127.0.0.1") -> Proxy:
+        return Proxy(self.etcd.host_port, host)
 
     def freeze(self) -> None:
         self.etcd.freeze()
@@ -206,8 +206,8 @@ class ConsulStore(Store):
     def put(self, cluster: str, key: str, text: str) -> None:
         self.consul.put(f"{PREFIX}/{cluster}/{key}", text)
 
-    def proxy(self) -> Proxy:
-        return Proxy(self.consul.host_port)
+    def proxy(self, host: str = "127.0.0.1") -> Proxy:
+        return Proxy(self.consul.host_port, host)
 
     def freeze(self) -> None:
         self.consul.freeze()

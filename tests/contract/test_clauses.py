@@ -17,7 +17,7 @@ from sidecar.clock import BootClock
 from sidecar.core.model import EpochRecord, Settings
 from sidecar.core.units import NO_EPOCH, Epoch, Instant
 from sidecar.documents import encode
-from sidecar.errors import BackendError, BadDocument, ConfigError, Conflict, EpochBehind, NotHolder
+from sidecar.errors import BackendError, BadDocument, ConfigError, Conflict, EpochBehind, NotHolder, NotSent
 from sidecar.plugins import load_backend
 from sidecar.ports import Backend, BackendSettings, Grant
 from tests.contract.conftest import Connect
@@ -637,3 +637,21 @@ def test_info_says_what_is_there(a: Backend, store: Store) -> None:
     assert info.address
     assert info.versions
     assert 0 < info.ttl_min_ms <= store.ttl_ms
+
+
+def test_a_store_is_reached_at_an_address_of_ipv6(connect: Connect, store: Store) -> None:
+    with store.proxy("::1") as proxy:
+        a = connect(through=proxy)
+        grant = take(a, "a", store.ttl_ms * 10)
+        view = a.read(deadline=soon())
+        assert view.lock is not None
+        assert view.lock.node == "a"
+        watching = Doing(lambda: a.await_change(view.revision, deadline=soon(15_000)))
+        give(connect(), grant.hold)
+        newer = watching.result(20)
+        assert newer is not None
+        assert newer.vacant
+        assert proxy.connections > 0
+        proxy.refuse()
+        with pytest.raises(NotSent, match=rf"\[::1\]:{proxy.port}"):
+            a.read(deadline=soon())

@@ -3,7 +3,7 @@
 Method: small false servers on 127.0.0.1 answer wrongly, slowly, by the byte or not at all; a real Consul with
 ACLs checks the token; every request that reaches a false server is kept and looked through for secrets.
 
-Not covered: a name server that hangs (the resolver is the system's), IPv6.
+Not covered: a name server that hangs (the resolver is the system's).
 """
 
 import http.server

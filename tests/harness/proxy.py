@@ -53,10 +53,11 @@ class Link:
 
 
 class Proxy:
-    """Listens on 127.0.0.1 and forwards to *upstream*."""
+    """Listens on *host*, an address of loopback, and forwards to *upstream*."""
 
-    def __init__(self, upstream: tuple[str, int]) -> None:
+    def __init__(self, upstream: tuple[str, int], host: str = "127.0.0.1") -> None:
         self.upstream = upstream
+        self.host = host
         self.port = free_port()
         self.connections = 0  # accepted since the start
         self._mode, self._delay_s = Mode.PASS, 0.0
@@ -67,7 +68,7 @@ class Proxy:
 
     @property
     def address(self) -> str:
-        return f"127.0.0.1:{self.port}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @property
     def url(self) -> str:
@@ -134,7 +135,8 @@ class Proxy:
             self._changed.notify_all()
 
     def _listen(self) -> None:
-        listener = socket.create_server(("127.0.0.1", self.port), backlog=128)
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        listener = socket.create_server((self.host, self.port), family=family, backlog=128)
         self._listener = listener
         threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
 
