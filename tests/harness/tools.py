@@ -64,17 +64,19 @@ class Tls:
         """Make them with openssl, for 127.0.0.1 and localhost, valid a day.
 
         The certificate has no common name: etcd's JSON gateway calls etcd with the server's own
-        certificate, and etcd refuses a gateway that would pass for the user of that name.
+        certificate, and etcd refuses a gateway that would pass for the user of that name. Python 3.13 refuses
+        one that does not say whose it is.
         """
         folder.mkdir(parents=True, exist_ok=True)
         tls = cls(folder / "ca.pem", folder / "cert.pem", folder / "key.pem")
         names = folder / "names"
         names.write_text(
             "subjectAltName=IP:127.0.0.1,DNS:localhost\nextendedKeyUsage=serverAuth,clientAuth\n"
+            "authorityKeyIdentifier=keyid\n"
         )
         new = "openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes"
         for command in (
-            f"{new} -x509 -days 1 -subj /CN=test-ca -keyout ca.key -out ca.pem",
+            f"{new} -x509 -days 1 -subj /CN=test-ca -addext keyUsage=critical,keyCertSign -keyout ca.key -out ca.pem",
             f"{new} -subj /O=tests -keyout key.pem -out request.pem",
             "openssl x509 -req -days 1 -in request.pem -CA ca.pem -CAkey ca.key"
             " -CAcreateserial -extfile names -out cert.pem",
