@@ -76,7 +76,8 @@ class Tls:
         )
         new = "openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes"
         for command in (
-            f"{new} -x509 -days 1 -subj /CN=test-ca -addext keyUsage=critical,keyCertSign -keyout ca.key -out ca.pem",
+            f"{new} -x509 -addext keyUsage=critical,keyCertSign"
+            " -days 1 -subj /CN=test-ca -keyout ca.key -out ca.pem",
             f"{new} -subj /O=tests -keyout key.pem -out request.pem",
             "openssl x509 -req -days 1 -in request.pem -CA ca.pem -CAkey ca.key"
             " -CAcreateserial -extfile names -out cert.pem",

@@ -474,8 +474,9 @@ argv = [python, "-I", "-S", server, witness, "deaf", "daemon"]
 cage.go({"argv": argv, "env": {}, "user": None, "cwd": "/"})
 while not (Path(witness).exists() and {"root", "daemon"} <= set(Path(witness).read_text().split())):
     time.sleep(0.005)
-pids = [os.pidfd_open(pid) for pid in tree.descendants(cage.pid)]
-assert len(pids) == 2
+while len(found := tree.descendants(cage.pid)) != 2:  # who has started the daemon may not have gone yet
+    time.sleep(0.005)
+pids = [os.pidfd_open(pid) for pid in found]
 cage.control.send(b"{}")
 os.waitpid(cage.pid, 0)
 dead = [select.select([pid], [], [], 5)[0] for pid in pids]
