@@ -91,7 +91,7 @@ def mark_of(raw: bytes) -> Epoch:
     That nobody gives out an epoch again rests on it, so one new word elsewhere must not hide it.
     """
     try:
-        mark = msgspec.json.decode(raw[:SIZE_MAX_BYTES], type=prepared(_Marked)).mark
+        mark = msgspec.json.decode(raw, type=prepared(_Marked)).mark
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return NO_EPOCH
     least, most = LIMITS["mark"]

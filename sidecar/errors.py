@@ -14,6 +14,7 @@
     |-- ServerError                 1   the supervised server or its files are not as they must be
     |-- GuardError                  1   the guard refused or does not answer
     |-- Failed                      1   tried, and it did not come about, or was rolled back
+    |   `-- Interrupted         1, 130   ended by the user before it began; 130 after Ctrl-C
     |-- Refused                     4   unsafe or impossible; the message says what would allow it
     `-- TimedOut                    5   outcome unknown; the message says how to find out
 
@@ -114,6 +115,10 @@ class GuardError(SidecarError):
 
 class Failed(SidecarError):
     """An operation was tried and did not come about, or was rolled back."""
+
+
+class Interrupted(Failed):
+    """The user has ended an operation before it began. Nothing will happen."""
 
 
 class Refused(SidecarError):

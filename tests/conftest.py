@@ -51,6 +51,15 @@ def _heal_shared_stores() -> Iterator[None]:
         store.heal()
 
 
+@pytest.fixture(autouse=True)
+def _signals_as_before() -> Iterator[None]:
+    """A command that is over, run in this process, leaves them ignored."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.fixture(scope="session")
 def etcd34(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etcd]:
     with Etcd.run(tmp_path_factory.mktemp("etcd34"), ETCD34) as etcd:

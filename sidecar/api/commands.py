@@ -18,7 +18,7 @@ from sidecar.core.units import Epoch
 from sidecar.documents import prepared
 from sidecar.errors import Refused, SidecarError, UsageError
 from sidecar.events import LOG
-from sidecar.operate import failover, handover, maintenance, outcome
+from sidecar.operate import failover, handover, maintenance, outcome, raising
 from sidecar.operate.asking import Done
 from sidecar.operate.desk import Desk, open_desk
 from sidecar.operate.settings import Changed
@@ -159,11 +159,11 @@ def _failover(desk: Desk, asked: Any, context: Context, told: Told, risks: list[
 def _raise_epoch(desk: Desk, asked: Any, context: Context, told: Told, risks: list[str]) -> Document:
     if asked.to is not None:
         raise UsageError("raise_epoch does not choose a node: leave out to")
-    plan = failover.plan_raise(failover.await_free(desk, desk.read(), context.mark, told.say), context.mark)
+    plan = raising.plan_raise(raising.await_free(desk, desk.read(), context.mark, told.say), context.mark)
     risks += plan.risks
     if not asked.force:
         raise Refused(f'nothing was done; send "force": true to raise the epoch to at least {plan.floor}')
-    done = failover.raise_epoch(desk, plan, _patience_ms(asked, context.config), told.say)
+    done = raising.raise_epoch(desk, plan, _patience_ms(asked, context.config), told.say)
     return _done(done, outcome.became(done))
 
 

@@ -11,6 +11,7 @@ from sidecar import __version__
 from sidecar.api.answers import own_record
 from sidecar.clock import Clock, wall_ms
 from sidecar.core.model import Enforcement, HistoryEntry, NodeRecord, View
+from sidecar.core.outlook import older_store
 from sidecar.core.units import Instant
 from sidecar.operate import status
 from sidecar.runtime.turn import Turn
@@ -92,8 +93,11 @@ class Memory:
 
     def _own(self, turn: Turn, view: View) -> NodeRecord:
         now, published = self._clock.now(), view.node(self._node)
+        own = own_record(turn, now, self.enforcement, wall_ms() - max(0, now - turn.at))
+        late = older_store(turn.node.memory) is None  # what it has seen since is not in the view yet
         return replace(
-            own_record(turn, now, self.enforcement, wall_ms() - max(0, now - turn.at)),
+            own,
+            mark=min(own.mark, view.epoch.epoch) if late else own.mark,
             version=__version__,
             server=None if published is None else published.server,
             api=self._url,

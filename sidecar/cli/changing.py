@@ -12,7 +12,8 @@ from sidecar.cli.printing import conclude, say
 if TYPE_CHECKING:
     from sidecar.config import Config
     from sidecar.core.units import Epoch
-    from sidecar.operate.failover import Plan, RaisePlan
+    from sidecar.operate.failover import Plan
+    from sidecar.operate.raising import RaisePlan
 
 EXITS = options.UNREACHABLE | {
     3: "the backend cannot be reached; nothing will happen",
@@ -46,7 +47,7 @@ def switchover(config: Path | None, to: str | None, at: str | None, timeout: int
     """
     from sidecar.cli.consent import interruptible, need_yes
     from sidecar.clock import wall_ms
-    from sidecar.errors import Failed
+    from sidecar.errors import Interrupted
     from sidecar.operate import handover, moment, outcome
     from sidecar.operate.status import local_time
 
@@ -59,7 +60,7 @@ def switchover(config: Path | None, to: str | None, at: str | None, timeout: int
             halt.began = False
             say(f"waiting until {local_time(begin_unix_ms)}; end this command to cancel")
             if not moment.wait_until(begin_unix_ms, halt.asked):
-                raise Failed("interrupted; nothing was done")
+                raise Interrupted("interrupted; nothing was done")
             halt.began = True
         with options.open_desk(configuration) as desk:
             desk = replace(desk, halted=halt.asked)
@@ -104,7 +105,7 @@ def failover(config: Path | None, to: str | None, raise_epoch: bool, timeout: in
     from sidecar.cli.consent import ask, interruptible, need_yes
     from sidecar.errors import UsageError
     from sidecar.operate import failover as operation
-    from sidecar.operate import outcome
+    from sidecar.operate import outcome, raising
 
     if raise_epoch and to is not None:
         raise UsageError("--raise-epoch does not choose a node: leave out --to")
@@ -114,7 +115,7 @@ def failover(config: Path | None, to: str | None, raise_epoch: bool, timeout: in
         what: Plan | RaisePlan
         if raise_epoch:
             mark = _own_mark(configuration)
-            what = operation.plan_raise(operation.await_free(desk, desk.read(), mark, say), mark)
+            what = raising.plan_raise(raising.await_free(desk, desk.read(), mark, say), mark)
             question = f"Raise the epoch to at least {what.floor}?"
         else:
             what = operation.plan(desk, desk.read(), to)
@@ -129,7 +130,7 @@ def failover(config: Path | None, to: str | None, raise_epoch: bool, timeout: in
             if isinstance(what, operation.Plan):
                 done = operation.failover(desk, what, patience_ms, say)
             else:
-                done = operation.raise_epoch(desk, what, patience_ms, say)
+                done = raising.raise_epoch(desk, what, patience_ms, say)
     conclude(outcome.became(done))
 
 

@@ -14,7 +14,7 @@ from click.exceptions import Exit
 
 from sidecar.cli import options
 from sidecar.cli.program import INTERRUPTED, fail
-from sidecar.errors import Failed, UsageError
+from sidecar.errors import Failed, Interrupted, UsageError
 
 if TYPE_CHECKING:
     from sidecar.config import Config
@@ -79,16 +79,18 @@ def interruptible_desk(configuration: "Config") -> "Iterator[Desk]":
 
 @contextmanager
 def interruptible() -> Iterator[Halt]:
-    """Give an operation the chance to end in good order. After Ctrl-C its failure exits with 130.
+    """Give an operation the chance to end in good order. Ctrl-C before it began: the command exits with 130.
 
-    After a second signal nobody looks any more at what becomes of it, so that is unknown.
+    After a second signal nobody looks any more at what becomes of it, so that is unknown. Once it is over
+    both signals are ignored: the command is about to end, and has to say what came of it.
     """
     halt = Halt()
     numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
-    before = {number: signal.signal(number, halt.note) for number in numbers}
+    for number in numbers:
+        signal.signal(number, halt.note)
     try:
         yield halt
-    except Failed as error:
+    except Interrupted as error:
         if halt.number == signal.SIGINT:
             raise Exit(fail(str(error), INTERRUPTED)) from error
         raise
@@ -97,5 +99,5 @@ def interruptible() -> Iterator[Halt]:
             raise Exit(fail("interrupted; nothing was done", INTERRUPTED)) from None
         raise Exit(fail(TWICE, UNKNOWN)) from None
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number in numbers:
+            signal.signal(number, signal.SIG_IGN)

@@ -8,15 +8,18 @@ one's own hands on to the server.
 """
 
 import os
+import re
 import shlex
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import pairwise, takewhile
 
 from sidecar.config.kinds import show
 
 LAUNCHERS = ("ag_server_console", "ag_server", "ag_server_service")
 """As the vendor names them; the first is the one for a supervisor."""
 USUAL = "server.xml"
+_SHELLS_OPTION = re.compile("-[A-Za-z]*c")  # also -lc and -ec
+_ENDS = re.compile("[;&|()]+")
 
 
 def default(home: str, config_file: str) -> tuple[str, ...]:
@@ -58,16 +61,24 @@ def _given(words: Sequence[str], option: str) -> list[str]:
 
 
 def _arguments(command: Sequence[str]) -> Iterator[str]:
-    """Return the words behind the launcher; behind the program, where none is known."""
+    """Return the words behind each launcher, up to the end of its command; all, where none is known."""
     words = [part for last, word in pairwise(("", *command)) for part in _words(last, word)]
     known = [place for place, word in enumerate(words) if os.path.basename(word) in LAUNCHERS]  # noqa: PTH119
-    yield from words[(known[0] if known else 0) + 1 :]
+    if not known:
+        yield from words[1:]
+    for place in known:
+        yield from takewhile(lambda word: not _ENDS.fullmatch(word), words[place + 1 :])
 
 
 def _words(last: str, word: str) -> list[str]:
-    if last != "-c":
+    """Return the words of a command for a shell, its ``;`` and the like as words of their own."""
+    text = word.removeprefix("--command=")
+    if text == word and not _SHELLS_OPTION.fullmatch(last):
         return [word]
+    lines = text.replace("\n", " ; ")
+    reader = shlex.shlex(lines, posix=True, punctuation_chars=";&|()<>")
+    reader.whitespace_split, reader.commenters = True, ""
     try:
-        return shlex.split(word)
+        return list(reader)
     except ValueError:  # a quote without its end
-        return word.split()
+        return lines.split()

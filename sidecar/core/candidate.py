@@ -31,9 +31,9 @@ class Wish(NamedTuple):
 
 
 def under_way(view: View) -> Request | None:
-    """Return the hand-over that is being carried out: the confirmed one."""
+    """Return the hand-over that is being carried out: the confirmed one; one that cannot be read is none."""
     request = view.request
-    if request is None or request.kind == "restart":
+    if request is None or request.kind == "restart" or "request" in view.unreadable:
         return None
     return request if request.state == "confirmed" else None
 

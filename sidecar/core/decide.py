@@ -137,6 +137,7 @@ def _seen(node: s.Node, view: View, now: Instant, policy: s.Policy) -> s.Step:
     memory = replace(
         memory,
         view=view,
+        view_at=now,
         mark=mark,
         marked=marked,
         vacant_since=_vacant_since(memory, view, now),

@@ -11,7 +11,7 @@ MONITORING = "Monitoring Master Server Status"
 """What the product shows on a standby's splash screen."""
 
 VIEW_LAG_MS = 1_000
-"""How much later than the grant a view may show an acquisition, before that looks like an older store."""
+"""How much later than the mark a view may come that does not show it, before the store looks older."""
 
 
 def wake_at(node: s.Node, now: Instant, policy: s.Policy) -> Instant:
@@ -97,12 +97,12 @@ def _summary(node: s.Node, now: Instant, policy: s.Policy) -> tuple[Role, Server
             assert_never(phase)
 
 
-def older_store(memory: s.Memory, now: Instant) -> str | None:
+def older_store(memory: s.Memory) -> str | None:
     """Say that the store is older than what this node has seen; None where it is not.
 
-    A view may be older than a grant by a moment, which is no older store.
+    A view that came before the mark, or a moment after it, is only late.
     """
-    if memory.view is None or not epoch_behind(memory) or now < memory.mark_at + VIEW_LAG_MS:
+    if memory.view is None or not epoch_behind(memory) or memory.view_at < memory.mark_at + VIEW_LAG_MS:
         return None
     return (
         f"the store's epoch {memory.view.epoch.epoch} is behind {memory.mark}: it was wiped or restored, or "
@@ -114,7 +114,7 @@ def _waiting(node: s.Node, now: Instant, policy: s.Policy) -> tuple[ServerState,
     phase, memory = node
     if memory.clearing is not None:
         return "stopping", "The server is down, after_stop runs"
-    if (older := older_store(memory, now)) is not None:
+    if (older := older_store(memory)) is not None:
         return "failed", f"{older}; see `sidecar failover --raise-epoch`"
     if paused(memory, policy):
         return "paused", "Paused"

@@ -121,7 +121,9 @@ def _conclude(node: s.Node, request: Request, view: View, now: Instant, policy: 
     if request.to in (None, policy.node) and request.source != policy.node:
         return answer(node, request, "done", now, policy, f"{policy.node} is active")
     if request.source == policy.node:
-        candidate = None if request.to is None else view.node(request.to)
+        if request.to is None:
+            return answer(node, request, "rolled_back", now, policy, "nobody else took over")
+        candidate = view.node(request.to)
         why = "it did not take over" if candidate is None else candidate.message
         return answer(node, request, "rolled_back", now, policy, f"{request.to}: {why}")
     return answer(node, request, "failed", now, policy, f"{policy.node} took over instead of {request.to}")

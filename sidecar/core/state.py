@@ -228,6 +228,7 @@ class Memory:
 
     born_at: Instant = Instant(0)
     view: View | None = None
+    view_at: Instant = Instant(0)  # when it came
     vacant_since: Instant | None = None  # when the view first showed the lock free
     sign_at: Instant | None = None  # last sign of life of the holder, as seen from here
     broken: LockRecord | None = None  # the last lock that was seen broken

@@ -59,4 +59,5 @@ def _begin(run_dir: str, options: dict[str, str]) -> Guard:
     gc.collect()
     gc.freeze()  # pages shared with the keepers stay shared
     idle_exit_ms = int(options["--idle-exit-ms"])
-    return Guard(run_dir, options["--enforcement"], options["--version"], idle_exit_ms)
+    # A sidecar that was started before the files were replaced says no version.
+    return Guard(run_dir, options["--enforcement"], options.get("--version", ""), idle_exit_ms)

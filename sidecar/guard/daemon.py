@@ -278,7 +278,7 @@ class Guard:
     def extend(self, run: Run) -> None:
         """Arm for the new deadline; a record that cannot be written must not cost the server."""
         cage = self.cage
-        if cage is None or not cage.told_go:
+        if cage is None or not cage.told_go or self.sweeping:  # whose keeper is dead is on its way out
             return
         try:
             self.write_record(run, cage)

@@ -241,7 +241,7 @@ class Keeper:
         self._signal_all()
 
     def _signal_rest(self) -> None:
-        """When the group is gone, tell those that have left it, who have heard nothing; nobody twice."""
+        """When the group is gone, tell those that have left it, who have heard nothing from us."""
         if self.rest_to_signal and not _is_group(self.root):
             self.rest_to_signal = False
             self._signal_all()

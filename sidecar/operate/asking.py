@@ -22,7 +22,16 @@ from typing import NamedTuple
 from sidecar.clock import wall_ms
 from sidecar.core.model import FINISHED, Request, RequestKind, RequestState, View
 from sidecar.core.units import NO_EPOCH, Epoch, Instant
-from sidecar.errors import BackendError, Conflict, Failed, OutcomeUnknown, Refused, SidecarError, TimedOut
+from sidecar.errors import (
+    BackendError,
+    Conflict,
+    Failed,
+    Interrupted,
+    OutcomeUnknown,
+    Refused,
+    SidecarError,
+    TimedOut,
+)
 from sidecar.operate.desk import PAUSE_MS, READ_WITHIN_MS, Desk, Follower, pause
 from sidecar.operate.words import describe, silence, span, unread
 
@@ -178,7 +187,9 @@ class Asking:
                 raise Failed(f"not done: {found.reason or found.state}")
             if self.desk.halted():
                 self._withdraw("interrupted", ("asked", "accepted"))
-                raise Failed("interrupted before it began; the request is withdrawn, nothing will happen")
+                raise Interrupted(
+                    "interrupted before it began; the request is withdrawn, nothing will happen"
+                )
             if found.state != "asked" and self.desk.clock.now() < limit:
                 return found
             if self.desk.clock.now() >= until:

@@ -73,13 +73,15 @@ class Desk:
         """Return what the store calls a key of this cluster, for whoever has to look at it there."""
         return words.stored_key(self.store, self.cluster, name)
 
-    def read(self) -> View:
+    def read(self, by: Instant | None = None) -> View:
         """Return the cluster as it is now.
 
         Raises:
-            BackendError: It could not be read within `READ_WITHIN_MS`.
+            BackendError: It could not be read within `READ_WITHIN_MS`, or until *by*.
         """
-        until, again_until = self.after(READ_WITHIN_MS), self.after(RETRY_WITHIN_MS)
+        until = self.after(READ_WITHIN_MS)
+        until = until if by is None else min(until, by)
+        again_until = min(until, self.after(RETRY_WITHIN_MS))
         while True:
             try:
                 return self.backend.read(deadline=until)
@@ -157,7 +159,8 @@ class Follower:
         revision = self.view.revision
         try:
             if self.trouble is not None or self._desk.clock.now() >= self._heard_at + CHECK_AFTER_MS:
-                self.view = self._desk.backend.read(deadline=self._desk.after(2 * LOOK_MS))
+                asked_until = max(until, self._desk.after(LOOK_MS))  # less says nothing of the store
+                self.view = self._desk.backend.read(deadline=min(asked_until, self._desk.after(2 * LOOK_MS)))
                 self._heard()
             else:
                 deadline = min(until, self._desk.after(LOOK_MS))

@@ -1,4 +1,4 @@
-"""``failover``: takes the lock from an active that does not answer; or raises the epoch of an old store.
+"""``failover``: takes the lock from an active that does not answer.
 
 Breaking a lock starts nothing. Nobody can acquire it before the old holder's TTL has passed on the store's
 clock, or the old holder has proved its server dead. So a broken lock costs availability, never safety.
@@ -9,10 +9,9 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from sidecar.clock import wall_ms
-from sidecar.core.model import LockRecord, NodeRecord, Request, RequestState, View
-from sidecar.core.units import NO_EPOCH, Epoch, Instant, silence_ms
-from sidecar.documents import EPOCH_MAX
-from sidecar.errors import BackendError, Conflict, Failed, OutcomeUnknown, Refused, TimedOut
+from sidecar.core.model import FINISHED, LockRecord, NodeRecord, Request, RequestState, View
+from sidecar.core.units import NO_EPOCH, Epoch, Instant
+from sidecar.errors import BackendError, Conflict, Failed, Interrupted, OutcomeUnknown, Refused, TimedOut
 from sidecar.operate import words
 from sidecar.operate.asking import (
     UNSURE,
@@ -26,15 +25,10 @@ from sidecar.operate.asking import (
     under_way,
 )
 from sidecar.operate.desk import LOOK_MS, PAUSE_MS, READ_WITHIN_MS, Desk, Follower, pause
-from sidecar.operate.handover import judge_takeover, serves
+from sidecar.operate.handover import judge_takeover
 
 BREAK_WITHIN_MS = 10_000
 """How long a break whose outcome is unknown is asked about, and asked again."""
-UNSEEN = 1_000
-"""How many epochs are left out when the epoch is raised: a node that is not there may have had some, and the
-next active must get none that another has had, or whoever checks epochs could not tell the two apart."""
-EXPIRY_MS = 3_000
-"""How much later than its time a lock may end: the store takes a second, and the news travels."""
 
 
 class Plan(NamedTuple):
@@ -114,29 +108,33 @@ def failover(desk: Desk, what: Plan, timeout_ms: int, tell: Tell) -> Done:
     Raises:
         Refused: It makes no sense any more.
         Failed: The lock changed hands meanwhile, or the wrong node has taken it.
+        Interrupted: The user has had enough before it was broken.
         TimedOut: It is broken, or may be, and nobody was seen to have taken over.
         BackendError: The store does not answer, and the lock is not broken.
     """
-    follower, gap = Follower(desk, desk.read()), Gap(desk)
-    gap.see(follower.view)
     until = desk.after(timeout_ms)
+    follower, gap = Follower(desk, desk.read(until)), Gap(desk)
+    gap.see(follower.view)
     _still(follower.view, what)
     plan(desk, follower.view, what.to)
     request = new_request(desk, what.view, "failover", what.source, what.to)
+    _note(desk, follower, request, "asked", until)
     overtaken = under_way(follower.view)  # stands until the lock is broken: until then nothing overtakes it
-    if overtaken is None:
-        _note(desk, follower, request, "asked", until)
-    _break(desk, follower, what, request, until)
-    _note(desk, follower, request, "confirmed", _a_moment_at_least(desk, until), over=overtaken)
+    broken = _break(desk, follower, what, request, until)
+    over = overtaken if broken else None
+    _note(desk, follower, request, "confirmed", _a_moment_at_least(desk, until), over=over)
+    lock = f"the lock of {what.source or 'nobody known'}"
     tell(
-        f"the lock of {what.source or 'nobody known'} is broken (id {request.id[:8]}); "
-        f"it is free in at most {words.span(what.ttl_ms)}"
+        f"{lock} is broken (id {request.id[:8]}); it is free in at most {words.span(what.ttl_ms)}"
+        if broken
+        else f"{lock} may be broken (id {request.id[:8]}): the answer was lost, and it has changed since"
     )
 
     def judge(view: View) -> Verdict:
         return judge_takeover(view, request)
 
-    done = _await(desk, follower, gap, judge, until, timeout_ms, "failover", tell)
+    goes_on = f"the lock {'is' if broken else 'may be'} broken and the failover goes on"
+    done = await_takeover(desk, follower, gap, judge, until, timeout_ms, "failover", goes_on, tell)
     noted = follower.view.request
     if noted is not None and (noted.id, noted.state) == (request.id, "abandoned"):
         # The active gave it up while the break was on its way.
@@ -170,8 +168,8 @@ def _note(
 ) -> None:
     """Write where the failover stands, for the others to see. It does not depend on that.
 
-    Only the first note must succeed, so that two failovers do not both begin unseen. A later one replaces no
-    request but its own and *over*.
+    Only the first note must succeed, so that two failovers do not both begin unseen; it replaces no request
+    that is confirmed. A later one replaces none but its own, while that is not over, and *over*.
     """
     first, until = state == "asked", min(until, desk.after(READ_WITHIN_MS))
     while True:
@@ -180,9 +178,11 @@ def _note(
         found = view.request
         if found is not None and (found.id, found.state) == (request.id, state):
             return
-        ours = found is not None and found.id in (request.id, over.id if over is not None else None)
-        if not first and not ours:
-            return  # somebody else's by now
+        if found is None or found.id not in (request.id, over.id if over is not None else None):
+            if not first or under_way(view) is not None:
+                return  # somebody else's by now
+        elif found.state in FINISHED and state == "confirmed":
+            return  # the next active was quicker
         new, written = replace(request, state=state, reason=reason or None), False
         try:
             desk.backend.write(new, expected=expected, deadline=until)
@@ -190,6 +190,7 @@ def _note(
         except Conflict:
             pass
         except BackendError as error:
+            follower.trouble = error
             if not first:
                 return
             if not error.retry or desk.halted() or desk.clock.now() >= until:
@@ -205,7 +206,16 @@ def _note(
             return
 
 
-def _break(desk: Desk, follower: Follower, what: Plan, request: Request, until: Instant) -> None:
+def _break(desk: Desk, follower: Follower, what: Plan, request: Request, until: Instant) -> bool:
+    """Break the lock; return whether that is known to have been done, False: it may have been.
+
+    Raises:
+        Failed, Interrupted, BackendError: It is not broken.
+        TimedOut: It may be.
+    """
+    if desk.halted():
+        _note(desk, follower, request, "abandoned", _a_moment_at_least(desk, until), "interrupted")
+        raise Interrupted("failover: interrupted; the lock is not broken, nothing will happen")
     until, unsure = min(until, desk.after(BREAK_WITHIN_MS)), False
     while True:
         try:
@@ -219,8 +229,9 @@ def _break(desk: Desk, follower: Follower, what: Plan, request: Request, until: 
             )
         except Conflict as error:
             _refresh(follower, until, unsure, error)
-            if unsure or _is_broken(follower.view, request):
-                return  # a try whose answer was lost may have done it: what follows will show
+            broken = _is_broken(follower.view, request)
+            if unsure or broken:
+                return broken  # a try whose answer was lost may have done it: what follows will show
             reason = f"the lock changed hands meanwhile: {so_far(follower.view, None)}"
             _note(desk, follower, request, "failed", _a_moment_at_least(desk, until), reason)
             raise Failed(f"failover: {reason}; nothing was broken") from error
@@ -235,7 +246,7 @@ def _break(desk: Desk, follower: Follower, what: Plan, request: Request, until: 
                 raise type(error)(f"{error}; the lock is not broken") from error
             pause(PAUSE_MS)
         else:
-            return
+            return True
 
 
 def _refresh(follower: Follower, until: Instant, unsure: bool, conflict: Conflict) -> None:
@@ -255,7 +266,7 @@ def _is_broken(view: View, request: Request) -> bool:
     return view.lock is not None and view.lock.state == "broken" and view.lock.request == request.id
 
 
-def _await(
+def await_takeover(
     desk: Desk,
     follower: Follower,
     gap: Gap,
@@ -263,17 +274,25 @@ def _await(
     until: Instant,
     timeout_ms: int,
     what: str,
+    goes_on: str,
     tell: Tell,
 ) -> Done:
+    """Wait until *judge* has seen what came of *what*, of which *goes_on* says what is done already.
+
+    Raises:
+        Failed: It did not come about.
+        TimedOut: That is not known at *until*, or when the user has had enough.
+    """
     told = False
     while True:
         gap.see(follower.view)
         done = settled(judge(follower.view), what, gap)
         if done is not None:
             return done
-        state = so_far(follower.view, None)
+        trouble = follower.trouble
+        state = f"the backend does not answer: {trouble}" if trouble else so_far(follower.view, None)
         if desk.halted():
-            raise TimedOut(f"interrupted; the lock is broken and the {what} goes on ({state}): {UNSURE}")
+            raise TimedOut(f"interrupted; {goes_on} ({state}): {UNSURE}")
         if desk.clock.now() >= until:
             raise TimedOut(
                 f"{what}: nobody was seen to take over within {words.span(timeout_ms)} ({state}); {UNSURE}"
@@ -282,118 +301,3 @@ def _await(
         if follower.trouble is not None and not told:
             tell(f"the backend does not answer, still trying: {follower.trouble}")
         told = follower.trouble is not None
-
-
-class RaisePlan(NamedTuple):
-    """What raising the epoch would do."""
-
-    view: View
-    floor: Epoch
-    risks: tuple[str, ...]
-
-
-def await_free(desk: Desk, view: View, own_mark: Epoch, tell: Tell) -> View:
-    """Watch the lock of a store whose epoch must be raised until it is free, or its holder has shown itself.
-
-    A restored store may hold the lock of somebody who is gone. Where it keeps no leases (Consul) only who
-    watches can tell, and no node takes over from an older epoch, or one that cannot be read: without this
-    it would stand for ever.
-    """
-    lock = view.lock
-    known = "epoch" not in view.unreadable and _floor(view, own_mark) <= view.epoch.epoch
-    if lock is None or view.vacant or known:
-        return view
-    within_ms = silence_ms(lock.ttl_ms) + EXPIRY_MS
-    tell(
-        f"{lock.node or 'somebody'} has the lock at epoch {lock.epoch}; "
-        f"watching for {words.span(within_ms)} whether it is still renewed"
-    )
-    follower, until = Follower(desk, view), desk.after(within_ms)
-    while not follower.view.vacant and desk.clock.now() < until and not desk.halted():
-        follower.newer(until)
-    return follower.view
-
-
-def _floor(view: View, own_mark: Epoch) -> Epoch:
-    return max(own_mark, view.mark)
-
-
-def plan_raise(view: View, own_mark: Epoch) -> RaisePlan:
-    """Return to what the store's epoch has to be raised.
-
-    Raises:
-        Refused: It is not behind, or somebody holds the lock.
-    """
-    floor = _floor(view, own_mark)
-    store = view.epoch.epoch
-    holder = view.holder
-    if holder is not None:
-        held = f"{holder.node} holds the lock at epoch {holder.epoch}"
-        raise Refused(f"{held}; stop its sidecar first, then raise the epoch")
-    if (reason := words.paused(view)) is not None:
-        raise Refused(reason)
-    if view.lock is not None and not view.lock_expired:
-        raise Refused(words.nobody_active(view) or "the lock is not free")
-    if view.lock_unreadable:
-        raise Refused("the lock cannot be read; `sidecar failover` replaces it, raise the epoch after that")
-    if floor <= store and "epoch" not in view.unreadable:
-        raise Refused(
-            f"the store's epoch {store} is not behind: the highest seen by a node that is there is {floor}"
-        )
-    told = sorted((record.node, record.mark) for record in view.nodes)
-    seen = [f"{node} has seen {mark}" for node, mark in told]
-    if not view.nodes and not words.unread(view):
-        seen.append("no node is there")
-    if view.mark_unreadable:
-        seen.append(f"a node whose record cannot be read has seen {view.mark_unreadable}")
-    if own_mark:
-        seen.append(f"this node {own_mark}")
-    return RaisePlan(
-        view,
-        floor,
-        (
-            f"the store is at epoch {store}; {', '.join(seen)}: it was wiped, restored or replaced",
-            "a node that is not there may have seen a higher one, or may be active unknown to this store",
-            "make sure that no server of this cluster runs elsewhere, nor a sidecar that uses another store",
-        ),
-    )
-
-
-def raise_epoch(desk: Desk, what: RaisePlan, timeout_ms: int, tell: Tell) -> Done:
-    """Raise the store's epoch and wait until a node serves.
-
-    Raises:
-        As `failover`.
-    """
-    what = plan_raise(desk.read(), what.floor)
-    follower = Follower(desk, what.view)
-    until = desk.after(timeout_ms)
-    beyond = Epoch(min(what.floor + UNSEEN, EPOCH_MAX))
-    epoch = _raise(desk, beyond, min(until, desk.after(BREAK_WITHIN_MS)))
-    tell(f"the epoch is {epoch}; the lock is free in at most {words.span(desk.ttl_ms)}")
-
-    def judge(view: View) -> Verdict:
-        holder = view.holder
-        if holder is None or holder.epoch <= epoch or not serves(view):
-            return None
-        return Done(holder.node, holder.epoch)
-
-    return _await(desk, follower, Gap(desk), judge, until, timeout_ms, "raising the epoch", tell)
-
-
-def _raise(desk: Desk, floor: Epoch, until: Instant) -> Epoch:
-    unsure = False
-    while True:
-        try:
-            return desk.backend.raise_epoch(floor, ttl_ms=desk.ttl_ms, by=desk.by, deadline=until)
-        except Conflict as error:
-            if unsure:  # a try whose answer was lost may have done it, and others have gone on from there
-                raise TimedOut(f"it is unknown whether the epoch is raised: {error}; {UNSURE}") from error
-            raise Failed(f"the epoch is not raised: {error}") from error
-        except BackendError as error:
-            unsure = unsure or isinstance(error, OutcomeUnknown)
-            if not error.retry or desk.halted() or desk.clock.now() >= until:
-                if unsure:
-                    raise TimedOut(f"it is unknown whether the epoch is raised: {error}; {UNSURE}") from error
-                raise
-            pause(PAUSE_MS)

@@ -41,8 +41,8 @@ def switchover(desk: Desk, to: str | None, timeout_ms: int, tell: Tell) -> Done:
     def make(view: View) -> Request:
         return new_request(desk, view, "switchover", check_switchover(desk, view, to), to)
 
-    follower = Follower(desk, desk.read())
     until = desk.after(timeout_ms)
+    follower = Follower(desk, desk.read(until))
     asking = Asking.place(desk, follower, make, tell)
     tell(f"asked {asking.request.source} to hand over (id {asking.request.id[:8]})")
     answer = asking.await_answer(until)
@@ -121,8 +121,8 @@ def restart(desk: Desk, node: str, timeout_ms: int, tell: Tell) -> Done:
         refuse_second(desk, view)
         return new_request(desk, view, "restart", node, None)
 
-    follower = Follower(desk, desk.read())
     until = desk.after(timeout_ms)
+    follower = Follower(desk, desk.read(until))
     asking = Asking.place(desk, follower, make, tell)
     tell(f"asked {node} to restart its server (id {asking.request.id[:8]})")
     asking.request = asking.await_answer(until)

@@ -6,7 +6,7 @@ from sidecar.core.model import Settings, View
 from sidecar.errors import Refused
 from sidecar.operate.desk import Desk
 from sidecar.operate.settings import HEARD_WITHIN_MS, Change, Changed, make, require_known
-from sidecar.operate.words import unread
+from sidecar.operate.words import unheard, unread
 
 
 def pause_cluster(desk: Desk, node: str | None, within_ms: int = HEARD_WITHIN_MS) -> Changed:
@@ -65,7 +65,8 @@ def _set(desk: Desk, change: Change, node: str | None, within_ms: int, *, paused
         return _silent(view, settings, node, paused)
 
     made = make(desk, change, "paused", node, silent, within_ms)
-    return Changed(made.written, _notes(made.settings, node, paused), made.silent, made.trouble)
+    notes = (*_notes(made.settings, node, paused), *_unknown(made.view, node))
+    return Changed(made.written, notes, made.silent, made.trouble)
 
 
 def _silent(view: View, settings: Settings, node: str | None, paused: bool) -> tuple[str, ...]:
@@ -76,7 +77,12 @@ def _silent(view: View, settings: Settings, node: str | None, paused: bool) -> t
         for record in concerned
         if settings.holds_back(record.node) is paused and (record.state == "paused") is not paused
     ]
-    return tuple(sorted(silent + [name for name in unread(view) if node in (None, name)]))
+    return tuple(sorted(silent))
+
+
+def _unknown(view: View, node: str | None) -> tuple[str, ...]:
+    """Say of which nodes nobody here can see whether they have heard."""
+    return tuple(unheard(view, name) for name in unread(view) if node in (None, name))
 
 
 def _notes(settings: Settings, node: str | None, paused: bool) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from sidecar.core.model import Override, Settings, View
 from sidecar.errors import Refused
 from sidecar.operate.desk import Desk
 from sidecar.operate.settings import HEARD_WITHIN_MS, Changed, make, require_known
-from sidecar.operate.words import silence, unread
+from sidecar.operate.words import unheard, unread
 
 Setting = Literal["priority", "eligible"]
 
@@ -57,7 +57,7 @@ def _notes(view: View, node: str) -> tuple[str, ...]:
     if view.node(node) is not None:
         return ()
     if node in unread(view):
-        return (f"{node} {silence(view, node)}: whether it has heard is not known",)
+        return (unheard(view, node),)
     return (f"{node} is not there now; it counts when it is",)
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from sidecar.clock import wall_ms
 from sidecar.core.model import Author, Settings, View
-from sidecar.errors import BackendError, Conflict, Failed, OutcomeUnknown, Refused, TimedOut
+from sidecar.errors import BackendError, Conflict, Interrupted, OutcomeUnknown, Refused, TimedOut
 from sidecar.operate import words
 from sidecar.operate.desk import LOOK_MS, PAUSE_MS, READ_WITHIN_MS, Desk, Follower, pause
 
@@ -107,7 +107,7 @@ def write(desk: Desk, follower: Follower, change: Change, setting: str, node: st
 
     Raises:
         Refused: By *change*, or what is there cannot be read. Nothing was written.
-        Failed: The user has had enough before it was written.
+        Interrupted: The user has had enough before it was written.
         TimedOut: It may be written, and may not.
         BackendError: The store does not answer; nothing is changed.
     """
@@ -124,7 +124,7 @@ def write(desk: Desk, follower: Follower, change: Change, setting: str, node: st
             if new is None:
                 return None
             if desk.halted():
-                raise Failed("interrupted; nothing was changed")
+                raise Interrupted("interrupted; nothing was changed")
             wanted = _signed(desk, new, setting, node)
             try:
                 desk.backend.write(wanted, expected=view.versions.get("settings", 0), deadline=until)
@@ -140,7 +140,7 @@ def write(desk: Desk, follower: Follower, change: Change, setting: str, node: st
                     follower.refresh(until)
                 return wanted
             follower.refresh(until)
-    except (BackendError, Refused, Failed) as error:
+    except (BackendError, Refused, Interrupted) as error:
         if unsure:  # refused perhaps because an earlier try of ours has done it
             raise TimedOut(f"it is unknown whether it is written: {error}; see `sidecar status`") from error
         raise

@@ -107,6 +107,11 @@ def _behind(view: View) -> str | None:
         return None
     seen_by = [record.node for record in view.nodes if record.mark > last]
     seen_by += ["a node that cannot be read here"] if view.mark_unreadable > last else []
+    if "epoch" in view.unreadable:
+        return (
+            f"the store's epoch cannot be read, and {view.mark} was seen by {', '.join(seen_by)}; "
+            "see `sidecar failover --raise-epoch`"
+        )
     return (
         f"the store's epoch {last} is behind {view.mark}, seen by {', '.join(seen_by)}: it was wiped or "
         "restored, or some nodes use another store than others; see `sidecar failover --raise-epoch`"

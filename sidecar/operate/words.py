@@ -54,6 +54,11 @@ def silence(view: View, node: str) -> str:
     return "says nothing that can be read here" if node in unread(view) else "shows no sign of life"
 
 
+def unheard(view: View, node: str) -> str:
+    """Say that nobody here can see whether *node* has heard of a change."""
+    return f"{node} {silence(view, node)}: whether it has heard is not known"
+
+
 def who_broke(lock: LockRecord) -> str:
     """Say whose lock was taken by whom."""
     whose = f"the lock of {lock.node}" if lock.node and lock.instance else "the lock"

@@ -114,7 +114,6 @@ class Sidecar:
         self._manager = Manager(os.environ, self._clock)  # before anything is started that inherits
         self._inbox: Inbox = SimpleQueue()
         self._kind = kind_of(config)
-        self._watched()  # a probe that makes no sense is refused before anything is touched
         self._metrics = self._measure(stack)
         self._api = self._listen(stack, self._metrics)
         self._backend: Backend = load_backend(config.backend)(config.backend_settings(), self._clock)
@@ -181,9 +180,10 @@ class Sidecar:
         It was started when all was well: what is wrong now is of its next start, and no reason to end it.
         """
         found = self._servers.adopted
-        ours = [found.keeper_pid] if found is not None and found.keeper_pid is not None else []
+        keeper = [found.keeper_pid] if found is not None and found.keeper_pid is not None else []
         try:
-            warnings = self._kind.check(ours)
+            warnings = self._kind.check([os.getpid(), *keeper])
+            self._watched()
         except SidecarError as error:
             if found is None:
                 raise

@@ -10,7 +10,7 @@ store has forgotten it: to it a view is only late.
 from sidecar import events
 from sidecar.core.outlook import older_store
 from sidecar.core.state import Holding, Node
-from sidecar.core.units import Epoch, Instant
+from sidecar.core.units import Epoch
 
 
 class OlderStore:
@@ -19,11 +19,11 @@ class OlderStore:
     def __init__(self) -> None:
         self._told: tuple[Epoch, Epoch] | None = None
 
-    def look(self, node: Node, now: Instant) -> None:
+    def look(self, node: Node) -> None:
         """Look at what this node knows now."""
         phase, memory = node
         view, mark = memory.view, memory.mark
-        older = older_store(memory, now)
+        older = older_store(memory)
         if older is None or view is None or "epoch" in view.unreadable:
             return
         if isinstance(phase, Holding) and phase.lease.epoch == mark:

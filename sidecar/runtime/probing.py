@@ -26,6 +26,9 @@ class Watching:
     failures: int  # in a row, before it counts as sick
 
 
+UNWATCHED = Watching(None, None, ready_every_ms=0, ready_timeout_ms=0, every_ms=0, timeout_ms=0, failures=0)
+
+
 @dataclass(frozen=True, slots=True)
 class All:
     """Several probes as one: the first no is the answer."""

@@ -20,7 +20,7 @@ from sidecar.guard import events as g
 from sidecar.guard.client import GuardClient
 from sidecar.runtime.hooks import Hooks, Job, environment_of
 from sidecar.runtime.lanes import Lane
-from sidecar.runtime.probing import Prober, Watching
+from sidecar.runtime.probing import UNWATCHED, Prober, Watching
 from sidecar.servers import ServerKind
 
 
@@ -189,7 +189,7 @@ class ServerLane:
                 return
             if self._lost:
                 self._respawn()
-            launch = self._kind.prepare(order.role)
+            launch = self._kind.prepare(order.role, (os.getpid(),))
             if launch is None:
                 raise GuardError(f"this kind of server does not run as {order.role}")
             for text in launch.notes:
@@ -291,6 +291,8 @@ class ServerLane:
             self._prober.look_at(run, self._roles[run], self._watching(), activated)
         except SidecarError as error:  # server.xml became unreadable while it runs: say so, leave it be
             emit(Raised(text=f"cannot probe the server: {error}"))
+            if run == 0:  # it was ready, or nearly so, under the sidecar before this one
+                self._prober.look_at(run, self._roles[run], UNWATCHED, None)
 
     def _gone(
         self,

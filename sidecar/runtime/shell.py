@@ -123,7 +123,7 @@ class Shell:
             if isinstance(seen, s.Seen):
                 self._tell_unreadable(seen.view)
                 self._namesakes.seen(seen.view, self.policy.node, self.policy.instance)
-            self._older.look(self.node, now)
+            self._older.look(self.node)
             if isinstance(self.node.phase, s.Finished):
                 return self.node.phase
             due_at = self._manager.turned(record, stopping=self.node.memory.quit is not None)

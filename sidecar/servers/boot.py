@@ -22,6 +22,22 @@ _SCRIPT_BYTES = 64 * 1024
 _LINE = re.compile(r"\s*([A-Za-z]+)\s*=\s*(.*)")
 _STARTERS = (".timer", ".socket", ".path")
 _LAUNCHER = re.compile(rf"(?<![\w-])(?:{'|'.join(LAUNCHERS)})(?![\w.-])")
+_AT_BOOT = ("default.target", "multi-user.target", "graphical.target", "basic.target", "sysinit.target")
+_NOT_AT_BOOT = frozenset(
+    [
+        "shutdown",
+        "reboot",
+        "halt",
+        "poweroff",
+        "kexec",
+        "final",
+        "umount",
+        "sleep",
+        "suspend",
+        "hibernate",
+        "hybrid-sleep",
+    ]
+)
 _PULLS = ("Wants", "Requires", "BindsTo", "Upholds")
 _EXECS = ("ExecStart", "ExecStartPre", "ExecStartPost")
 
@@ -52,7 +68,8 @@ class _Units:
         for folder in UNIT_FOLDERS:
             for path in _listed(root / folder):
                 if path.name.endswith((".wants", ".requires", ".upholds")):
-                    self._links += [link.name for link in _listed(path)]
+                    if path.name.partition(".")[0] not in _NOT_AT_BOOT:
+                        self._links += [link.name for link in _listed(path)]
                 elif path.name.endswith(".d"):
                     there = self._drop_ins.setdefault(path.name[:-2], {})
                     for one in _listed(path):
@@ -63,6 +80,8 @@ class _Units:
     def at_boot(self) -> dict[str, str]:
         """Return what is started, each with the unit that has to be disabled for it not to be."""
         found = {name: name for name in self._links}
+        for target in _AT_BOOT:  # a drop-in of theirs may want more
+            found.update({name: name for name in _names(self.read(target), *_PULLS)})
         todo = list(found)
         while todo:
             name = todo.pop()
@@ -81,6 +100,8 @@ class _Units:
         stem, _, kind = name.rpartition(".")
         names = (f"{stem.partition('@')[0]}@.{kind}", name) if "@" in stem else (name,)
         files = [self._files[one] for one in reversed(names) if one in self._files][:1]
+        if not files or files[0].resolve() == Path("/dev/null"):
+            return {}  # not there, or masked: then its drop-ins are nothing
         drop_ins = {key: path for one in names for key, path in self._drop_ins.get(one, {}).items()}
         unit: Unit = {}
         for path in (*files, *(drop_ins[key] for key in sorted(drop_ins) if key.endswith(".conf"))):

@@ -53,7 +53,7 @@ class ServerKind(Protocol):
     def check(self, ours: Collection[int] = ()) -> list[str]:
         """Look at everything that must be right before the first start; return warnings.
 
-        *ours*: pids (the keeper's) below which a running server is the sidecar's own.
+        *ours*: pids (the keeper's, this one) below which a running program is the sidecar's own.
 
         Raises:
             ConfigError: A file or key is wrong; names it and what to do.

@@ -5,7 +5,7 @@ that is a server that no lock holds back. A shell that stands in the home, an ed
 vendor's client is no server. A Java program that stands in the home or names it is one, whatever it does:
 better one too many than two servers.
 
-Not found: containers with a view of the same folder, another host with the folder mounted.
+Not found: another host with the folder mounted.
 """
 
 import os
@@ -24,14 +24,16 @@ _SHELLS = frozenset(("sh", "bash", "dash", "ash", "ksh", "zsh", "busybox"))
 def processes(home: Path, ours: Collection[int] = ()) -> list[str]:
     """Return the servers that run from *home* and are neither below one of *ours* nor above this process.
 
-    *ours*: the keeper's pid, whose descendants are the server that the sidecar itself started.
+    *ours*: pids, such as the keeper's, whose descendants are the sidecar's own: server, probes, hooks.
     """
     place = Place(home)
-    known = _family(ours)
+    above = _above()
     found = []
     for pid in psutil.pids():
         argv = _argv(pid)
-        if argv and pid not in known and _is_server(place, pid, argv):
+        if not argv or pid in above or not _is_server(place, pid, argv):
+            continue
+        if _sees(place.home, pid) and not _is_below(pid, ours):
             found.append(f"process {pid} ({' '.join(argv)[:80]})")
     return found
 
@@ -52,15 +54,28 @@ def _link(pid: int, name: str) -> str:
         return ""  # ended meanwhile, or another user's and we are not root
 
 
-def _family(ours: Collection[int]) -> set[int]:
-    known = {os.getpid(), *ours}
+def _above() -> set[int]:
+    return {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
+
+
+def _is_below(pid: int, ours: Collection[int]) -> bool:
+    """Tell whether *pid* is ours, or has ended meanwhile."""
     try:
-        known.update(parent.pid for parent in psutil.Process().parents())
-        for pid in ours:
-            known.update(child.pid for child in psutil.Process(pid).children(recursive=True))
+        return pid in ours or any(parent.pid in ours for parent in psutil.Process(pid).parents())
     except psutil.Error:
-        pass  # ended meanwhile
-    return known
+        return True
+
+
+def _sees(home: Path, pid: int) -> bool:
+    """Tell whether *home* is the same folder there: a container may have another one by that name."""
+    try:
+        if os.readlink(f"/proc/{pid}/ns/mnt") == os.readlink("/proc/self/ns/mnt"):  # noqa: PTH115
+            return True
+        return os.path.samestat(home.stat(), Path(f"/proc/{pid}/root{home}").stat())
+    except FileNotFoundError:
+        return False  # there is no such folder there, or it has ended meanwhile
+    except OSError:
+        return True  # another user's and we are not root
 
 
 def _is_server(place: Place, pid: int, argv: list[str]) -> bool:

@@ -62,10 +62,9 @@ def read_started(path: Path) -> ServerSettings:
         ServerError, ConfigError: As `read`.
     """
     try:
-        kept = Document(_read(_beside(Path(os.path.realpath(path)), BACKUP)))
-    except (OSError, BadXml):
+        return parse(path, Document(_read(_beside(Path(os.path.realpath(path)), BACKUP))))
+    except (OSError, BadXml, ConfigError):  # of a version that took values which are refused now
         return read(path)
-    return parse(path, kept)
 
 
 def set_role(path: Path, role: Role) -> RoleEdit:

@@ -14,7 +14,8 @@ from sidecar.api.memory import Memory
 from sidecar.clock import ManualClock
 from sidecar.core import state as s
 from sidecar.core.model import View
-from sidecar.core.units import Instant
+from sidecar.core.outlook import VIEW_LAG_MS
+from sidecar.core.units import Epoch, Instant
 from sidecar.runtime.turn import Turn
 from tests.core.made import BUSY, EPOCH, LEASE, MONITORING, NOW, POLICY, at, other, serving, view
 
@@ -126,8 +127,9 @@ class Remembered:
     def __post_init__(self) -> None:
         self.memory = Memory(self.clock, "plant-7", "local", "a", "http://a:8008")
 
-    def turn(self, shown: View) -> None:
-        node = s.Node(s.Idle(), s.Memory(view=shown, mark=EPOCH))
+    def turn(self, shown: View, mark: Epoch = EPOCH, mark_at: int = 0) -> None:
+        now = self.clock.now()
+        node = s.Node(s.Idle(), s.Memory(view=shown, view_at=now, mark=mark, mark_at=Instant(mark_at)))
         self.memory.take(Turn(node, POLICY, self.clock.now()))
 
 
@@ -153,3 +155,14 @@ def test_the_words_of_another_node_grow_old_although_the_store_shows_something_n
     ages_s = {one["node"]: one["last_seen_s"] for one in found}
     assert ages_s["b"] >= 3.0
     assert ages_s["c"] < 3.0
+
+
+@pytest.mark.parametrize(("ago_ms", "older"), [(0, False), (VIEW_LAG_MS, True)])
+def test_bug_a_node_that_had_just_got_the_lock_said_that_the_store_was_wiped(
+    ago_ms: int, older: bool
+) -> None:
+    """At ordinary takeovers, with the advice to raise the epoch, until the view showed its grant."""
+    node = Remembered()
+    node.turn(view(epoch=7), Epoch(8), NOW - ago_ms)
+
+    assert ("the store's epoch 7 is behind 8, seen by a" in str(node.memory.status()["notices"])) is older

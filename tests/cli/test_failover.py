@@ -12,8 +12,18 @@ import pytest
 from sidecar.clock import wall_ms
 from sidecar.core.model import EpochRecord, Request, RequestState, Settings, View
 from sidecar.core.units import NO_EPOCH, Epoch, Instant
-from sidecar.errors import BackendError, Conflict, Failed, NotSent, OutcomeUnknown, Refused, TimedOut
+from sidecar.errors import (
+    BackendError,
+    Conflict,
+    Failed,
+    Interrupted,
+    NotSent,
+    OutcomeUnknown,
+    Refused,
+    TimedOut,
+)
 from sidecar.operate import failover as operation
+from sidecar.operate import raising
 from sidecar.operate.asking import Done, Not, Unsure
 from sidecar.operate.desk import Desk, pause
 from sidecar.operate.failover import Plan
@@ -156,6 +166,114 @@ class Interposed:
         return getattr(self._real, name)
 
 
+class Meddling(Interposed):
+    """A store in which *meddle* happens just before the first call of *name* arrives, or instead of it."""
+
+    def __init__(self, desk: Desk, name: str, meddle: Callable[[], object], *, lost: bool = False) -> None:
+        super().__init__(desk)
+        self._name, self._meddle, self._lost = name, [meddle], lost
+
+    def __getattr__(self, name: str) -> object:
+        real = getattr(self._real, name)
+
+        def call(*args: object, **how: object) -> object:
+            if name != self._name or not self._meddle:
+                return real(*args, **how)
+            self._meddle.pop()()
+            if self._lost:
+                raise LOST
+            return real(*args, **how)
+
+        return call
+
+
+def meddling(
+    stage: Stage, name: str, meddle: Callable[[], object], *, lost: bool = False, desk: Desk | None = None
+) -> Desk:
+    desk = desk or stage.desk()
+    return replace(desk, backend=Meddling(desk, name, meddle, lost=lost))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("handed_over", [True, False])
+def test_bug_a_failover_overtook_a_switchover_that_was_confirmed_as_it_began(
+    dead: Stage, handed_over: bool
+) -> None:
+    """Its first note met the confirmation, and was written over it; then there was nothing to break."""
+    dead.appear("node-c")
+    dead.write(request("switchover", "accepted", to="node-b"))
+    what, said = plan(dead, "node-c"), replace(dead.await_request("accepted"), state="confirmed")
+
+    class Watched(Meddling):
+        def break_lock(self, epoch: Epoch, **how: object) -> None:
+            found = dead.view().request
+            assert found == said
+            if handed_over:
+                dead.release()
+            self._real.break_lock(epoch, **how)  # type: ignore[arg-type]
+
+    desk = dead.desk()
+    store = Watched(desk, "write", lambda: dead.answer("confirmed"))
+    nothing = (Failed, "the lock changed hands meanwhile: .*; nothing was broken")
+    ends, says = nothing if handed_over else (TimedOut, "nobody was seen to take over")
+    with pytest.raises(ends, match=says):
+        failover(dead, what, 1_000, desk=replace(desk, backend=store))  # type: ignore[arg-type]
+
+    found = dead.view().request
+    assert found is not None
+    assert (found.kind, found.state) == ("switchover" if handed_over else "failover", "confirmed")
+
+
+def test_bug_a_break_that_may_have_been_was_told_as_done_and_overtook_a_switchover(dead: Stage) -> None:
+    dead.appear("node-c")
+    confirmed = request("switchover", "confirmed", to="node-b")
+    dead.write(confirmed)
+    desk = meddling(dead, "break_lock", dead.release, lost=True)
+
+    with pytest.raises(TimedOut, match="nobody was seen to take over"):
+        failover(dead, plan(dead, "node-c"), 1_000, desk=desk)
+
+    assert dead.view().request == confirmed
+    assert not any("is broken" in line for line in dead.told)
+    assert any("the lock of node-a may be broken" in line for line in dead.told)
+
+
+def test_bug_a_late_note_put_a_failover_that_was_done_back_to_confirmed(dead: Stage) -> None:
+    def conclude() -> None:
+        dead.release()
+        dead.acquire("node-b")
+        dead.answer("done", "node-b is active")
+
+    broken: list[bool] = []
+
+    class Watched(Meddling):
+        def break_lock(self, epoch: Epoch, **how: object) -> None:
+            self._real.break_lock(epoch, **how)  # type: ignore[arg-type]
+            self._meddle, broken[:] = [conclude], [True]
+
+    desk = dead.desk()
+    store = Watched(desk, "write", lambda: None)
+    done = failover(dead, plan(dead), desk=replace(desk, backend=store))  # type: ignore[arg-type]
+
+    found = dead.view().request
+    assert (broken, done.node) == ([True], "node-b")
+    assert found is not None
+    assert (found.state, found.reason) == ("done", "node-b is active")
+
+
+def test_bug_ctrl_c_before_the_break_did_not_stop_it(dead: Stage) -> None:
+    pressed: list[bool] = []
+    desk = dead.desk(lambda: bool(pressed))
+    what = plan(dead)
+
+    with pytest.raises(Interrupted, match="the lock is not broken, nothing will happen"):
+        failover(dead, what, desk=meddling(dead, "write", lambda: pressed.append(True), desk=desk))
+
+    view = dead.view()
+    assert view.holder is not None
+    assert view.request is not None
+    assert (view.request.state, view.request.reason) == ("abandoned", "interrupted")
+
+
 def test_the_lock_that_changes_hands_at_the_last_moment_is_not_broken_either(dead: Stage) -> None:
     desk = dead.desk()
 
@@ -238,12 +356,12 @@ def test_bug_a_failover_was_judged_by_how_things_stood_before_the_user_was_asked
 def test_bug_an_epoch_that_somebody_else_had_raised_meanwhile_was_raised_again(stage: Stage) -> None:
     """It cost another TTL without an active, for nothing."""
     stage.appear("node-b", mark=Epoch(7))
-    what = operation.plan_raise(stage.view(), NO_EPOCH)
+    what = raising.plan_raise(stage.view(), NO_EPOCH)
     stage.backend.raise_epoch(Epoch(7), ttl_ms=50, by="bob@there", deadline=stage.soon)
     stage.await_view(lambda view: view.lock is None)
 
     with pytest.raises(Refused, match="is not behind"):
-        operation.raise_epoch(stage.desk(), what, 500, stage.tell)
+        raising.raise_epoch(stage.desk(), what, 500, stage.tell)
 
     assert stage.view().lock is None
 
@@ -446,9 +564,15 @@ class Silent(Interposed):
 @pytest.mark.parametrize(
     ("name", "after", "ends", "says"),
     [
+        ("read", False, OutcomeUnknown, "the answer was lost"),
         ("write", True, NotSent, "no time left; the lock is not broken"),
         ("break_lock", False, TimedOut, "unknown whether the lock is broken"),
-        ("break_lock", True, TimedOut, "nobody was seen to take over within 1.0 s"),
+        (
+            "break_lock",
+            True,
+            TimedOut,
+            r"nobody was seen to take over within 1.0 s \(the backend does not answer: .*the answer was lost",
+        ),
     ],
 )
 def test_bug_a_failover_outlasted_its_time_limit_where_the_store_fell_silent(
@@ -461,7 +585,7 @@ def test_bug_a_failover_outlasted_its_time_limit_where_the_store_fell_silent(
     with pytest.raises(ends, match=says):
         failover(dead, what, 1_000, desk=replace(desk, backend=silent))  # type: ignore[arg-type]
 
-    assert dead.clock.now() - began < 4_500
+    assert dead.clock.now() - began < 3_000
 
 
 def test_a_break_that_came_too_late_and_a_store_that_is_lost_then(dead: Stage) -> None:
@@ -515,20 +639,20 @@ def test_a_store_that_is_lost_while_the_epoch_is_raised(
     stage: Stage, error: BackendError, ends: type[Exception]
 ) -> None:
     stage.appear("node-a", mark=Epoch(17), state="failed")
-    what = operation.plan_raise(stage.view(), own_mark=NO_EPOCH)
+    what = raising.plan_raise(stage.view(), own_mark=NO_EPOCH)
 
     with pytest.raises(ends):
-        operation.raise_epoch(failing(stage, raise_epoch=error), what, MINUTE_MS, stage.tell)
+        raising.raise_epoch(failing(stage, raise_epoch=error), what, MINUTE_MS, stage.tell)
 
 
 def test_the_epoch_is_raised_over_every_mark_of_others(stage: Stage) -> None:
     stage.appear("node-a", mark=Epoch(17), state="failed")
 
-    assert operation.plan_raise(stage.view(), own_mark=Epoch(3)).floor == 17
+    assert raising.plan_raise(stage.view(), own_mark=Epoch(3)).floor == 17
 
 
 def test_the_epoch_is_raised_over_the_mark_of_a_node_whose_record_cannot_be_read(stage: Stage) -> None:
-    what = operation.plan_raise(replace(stage.view(), mark_unreadable=Epoch(30)), own_mark=Epoch(3))
+    what = raising.plan_raise(replace(stage.view(), mark_unreadable=Epoch(30)), own_mark=Epoch(3))
 
     assert what.floor == 30
     assert "a node whose record cannot be read has seen 30" in what.risks[0]
@@ -538,7 +662,7 @@ def test_the_epoch_is_raised_over_every_mark(stage: Stage) -> None:
     stage.ttl_ms = TTL_MS
     stage.appear("node-a", mark=Epoch(17), state="failed")
     stage.appear("node-b", mark=Epoch(9))
-    what = operation.plan_raise(stage.view(), own_mark=Epoch(21))
+    what = raising.plan_raise(stage.view(), own_mark=Epoch(21))
     assert what.floor == 21
 
     def play() -> None:
@@ -546,9 +670,9 @@ def test_the_epoch_is_raised_over_every_mark(stage: Stage) -> None:
         stage.acquire("node-b")
 
     with stage.acting(play):
-        done = operation.raise_epoch(stage.desk(), what, MINUTE_MS, stage.tell)
+        done = raising.raise_epoch(stage.desk(), what, MINUTE_MS, stage.tell)
 
-    assert (done.node, done.epoch) == ("node-b", 21 + operation.UNSEEN + 1)
+    assert (done.node, done.epoch) == ("node-b", 21 + raising.UNSEEN + 1)
     assert done.without_active_ms is None, "nobody was active before, since when is not known here"
 
 
@@ -564,13 +688,13 @@ def test_an_epoch_that_need_not_be_raised_is_refused(stage: Stage, prepare: obje
     prepare(stage)
 
     with pytest.raises(Refused, match=says):
-        operation.plan_raise(stage.view(), NO_EPOCH)
+        raising.plan_raise(stage.view(), NO_EPOCH)
 
 
 def test_an_unreadable_epoch_may_be_raised_to_what_is_known(stage: Stage) -> None:
     view = replace(stage.view(), unreadable=("epoch",), epoch=EpochRecord())
 
-    assert operation.plan_raise(view, Epoch(0)).floor == 0
+    assert raising.plan_raise(view, Epoch(0)).floor == 0
 
 
 # ---- bugs that were found, most of them by the simulation
@@ -619,7 +743,7 @@ def test_bug_a_failover_that_did_not_last_was_called_one_that_did_not_come_about
 def test_bug_a_raise_whose_answer_was_lost_was_called_not_done(stage: Stage) -> None:
     stage.ttl_ms = TTL_MS
     stage.appear("node-a", mark=Epoch(17), state="failed")
-    desk, what = stage.desk(), operation.plan_raise(stage.view(), NO_EPOCH)
+    desk, what = stage.desk(), raising.plan_raise(stage.view(), NO_EPOCH)
 
     class Lossy(Interposed):
         def raise_epoch(self, floor: Epoch, **how: object) -> Epoch:
@@ -629,7 +753,7 @@ def test_bug_a_raise_whose_answer_was_lost_was_called_not_done(stage: Stage) -> 
             raise Conflict("lock: taken by somebody else since")
 
     with pytest.raises(TimedOut, match="unknown whether the epoch is raised"):
-        operation.raise_epoch(replace(desk, backend=Lossy(desk)), what, MINUTE_MS, stage.tell)  # type: ignore[arg-type]
+        raising.raise_epoch(replace(desk, backend=Lossy(desk)), what, MINUTE_MS, stage.tell)  # type: ignore[arg-type]
 
 
 def test_bug_a_break_was_called_not_done_when_the_store_went_away_after_it(dead: Stage) -> None:
@@ -688,8 +812,8 @@ def test_bug_the_lock_of_somebody_who_is_gone_kept_the_epoch_of_a_restored_store
     held = stage.view()
     assert held.holder is not None
 
-    free = operation.await_free(stage.desk(), held, NO_EPOCH, stage.tell)
+    free = raising.await_free(stage.desk(), held, NO_EPOCH, stage.tell)
 
     assert free.vacant
-    assert operation.plan_raise(free, NO_EPOCH).floor == 17
+    assert raising.plan_raise(free, NO_EPOCH).floor == 17
     assert any("watching for 6.0 s whether it is still renewed" in line for line in stage.told)

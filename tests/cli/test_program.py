@@ -12,14 +12,18 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
-from sidecar.cli import main
+from sidecar.cli import main, options
 from sidecar.cli.program import COMMANDS
+from sidecar.config import Config
 from sidecar.core.model import Override, Settings
+from sidecar.operate.desk import Desk
+from sidecar.ports import Backend
 from tests.cli.stage import Stage
 from tests.harness.process import free_port, wait_until
 
@@ -314,6 +318,69 @@ def test_a_signal_before_the_confirmation_withdraws_the_request(
     assert (process.returncode, out) == (status, "")
     assert "withdrawn, nothing will happen" in err
     assert stage.await_request("abandoned").reason == "interrupted"
+
+
+@pytest.mark.parametrize("command", ["switchover", "failover"])
+def test_bug_what_was_tried_and_failed_was_said_to_have_ended_before_it_began(
+    stage: Stage, config_file: Path, command: str
+) -> None:
+    """130: nothing will happen. Both had happened, and had come to something else."""
+    stage.appear("node-b", "node-c")
+    stage.acquire("node-a")
+    process = spawn("-c", config_file, command, "--to", "node-b", "--yes")
+    if command == "switchover":
+        stage.await_request("asked")
+        stage.answer("accepted", to="node-b")
+    stage.await_request("confirmed")
+    process.send_signal(signal.SIGSTOP)
+    process.send_signal(signal.SIGINT)
+    stage.release()
+    stage.acquire("node-a" if command == "switchover" else "node-c")
+    if command == "switchover":
+        stage.answer("rolled_back", "node-b: did not start")
+    process.send_signal(signal.SIGCONT)
+    out, err = process.communicate(timeout=WITHIN_S)
+
+    assert (process.returncode, out) == (1, ""), err
+
+
+@pytest.mark.parametrize("command", ["switchover", "failover"])
+def test_bug_ctrl_c_as_the_connection_was_closed_swallowed_what_came_of_it(
+    stage: Stage, config_file: Path, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow:
+        def __init__(self, real: Backend) -> None:
+            self._real = real
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self._real, name)
+
+        def close(self) -> None:
+            self._real.close()
+            holder = stage.view().holder
+            if holder is not None and holder.node == "node-b":
+                signal.raise_signal(signal.SIGINT)
+
+    def play() -> None:
+        if command == "switchover":
+            stage.obey("node-b")
+            return
+        stage.await_request("confirmed")
+        stage.release()
+        stage.acquire("node-b")
+
+    def slow(configuration: Config) -> Desk:
+        desk = real(configuration)
+        return replace(desk, backend=Slow(desk.backend))  # type: ignore[arg-type]
+
+    real = options.open_desk
+    monkeypatch.setattr(options, "open_desk", slow)
+    stage.appear("node-b")
+    stage.acquire("node-a")
+    with stage.acting(play):
+        result = CliRunner().invoke(main, [command, "--yes", "-c", str(config_file)])
+
+    assert (result.exit_code, result.stdout[:16]) == (0, "node-b is active")
 
 
 @pytest.mark.parametrize("numbers", [(signal.SIGINT, signal.SIGTERM), (signal.SIGTERM, signal.SIGINT)])

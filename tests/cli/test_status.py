@@ -121,6 +121,11 @@ def test_clocks_that_disagree_give_no_negative_ages() -> None:
             "node-a holds the lock at epoch 17 but says nothing that can be read here",
         ),
         (
+            replace(VACANT, unreadable=("epoch", "nodes/node-c"), mark_unreadable=Epoch(21)),
+            "nobody is active: the store's epoch cannot be read, and 21 was seen by a node that cannot be "
+            "read here; see `sidecar failover --raise-epoch`",
+        ),
+        (
             replace(VACANT, unreadable=("nodes/node-c",), mark_unreadable=Epoch(21)),
             "epoch 17 is behind 21, seen by a node that cannot be read here",
         ),

@@ -446,6 +446,10 @@ OTHER_O = "server.command: -o '/opt/b' is not server.home, in whose 'server.xml'
         ("command: [/opt/own/start, -f, plant.xml]", OTHER_F),
         ("command: [/bin/su, -c, \"./ag_server -f 'plant.xml'\", ag]", OTHER_F),
         ('command: [/bin/sh, -c, "exec ./it\'s -f plant.xml"]', OTHER_F),
+        ('command: [/bin/bash, -lc, "exec ./ag_server -f plant.xml"]', OTHER_F),
+        ('command: [/bin/su, ag, "--command=./ag_server -f plant.xml"]', OTHER_F),
+        ('command: [/bin/sh, -c, "test -x ag_server && ./ag_server -f plant.xml"]', OTHER_F),
+        ('command: [/bin/sh, -c, "cd /opt/aggregate;./ag_server -f plant.xml>log"]', OTHER_F),
         ("command: [./ag_server, -o, /opt/b]", OTHER_O),
     ],
 )
@@ -466,6 +470,9 @@ def test_bug_the_role_was_written_into_a_file_that_the_server_does_not_read(serv
         "command: [./ag_server_console, -f, server.xml, -o, .]",
         "command: [/bin/setsid, -f, ./ag_server]",
         'config_file: plant.xml, command: [/bin/su, -c, "./ag_server -f plant.xml", ag]',
+        'config_file: plant.xml, command: [/bin/bash, -ec, "exec ./ag_server -f plant.xml"]',
+        'config_file: plant.xml, command: [/bin/sh, -c, "(./ag_server -f plant.xml)"]',
+        'command: [/bin/sh, -c, "rm -f core; ./ag_server; rm -f core"]',
         "kind: command, command: [/bin/tail, -f, /var/log/syslog]",
     ],
 )

@@ -649,9 +649,15 @@ def test_a_forced_failover_is_told_as_one(released: str | None) -> None:
 def test_bug_a_view_from_before_our_own_grant_was_called_a_restored_store() -> None:
     """With the advice to raise the epoch, in the moment between grant and watch."""
     serves = step(s.Idle(), grant(8), replace(FREE, call="acquire"))
-    gone = decide(serves.node, s.ServerGone(serves.node.memory.runs, 0), at(10), replace(POLICY, once=True))
-    assert "restored" not in shown(gone.node, after_ms=20).message
-    assert "restored" in shown(gone.node, after_ms=1_500).message
+    policy, before = replace(POLICY, once=True), FREE.view
+    assert before is not None
+    gone = decide(serves.node, s.ServerGone(serves.node.memory.runs, 0), at(10), policy)
+    late = decide(gone.node, s.Seen(before), at(900), policy)
+    again = decide(late.node, s.Seen(before), at(1_500), policy)
+
+    assert "restored" not in shown(gone.node, after_ms=2_000).message
+    assert "restored" not in shown(late.node, after_ms=2_000).message
+    assert "restored" in shown(again.node, after_ms=1_500).message
 
 
 def test_a_change_tells_where_the_time_went() -> None:
@@ -892,3 +898,17 @@ def test_bug_a_request_that_came_back_with_a_restored_store_was_never_concluded(
     after = step(serving(), s.Seen(view(lock(), request=asked)), before)
 
     assert [a.request.state for a in after.actions if isinstance(a, s.Answer)] == ["done"]
+
+
+def test_bug_a_request_that_could_not_be_read_any_more_decided_by_its_last_good_value() -> None:
+    """A switchover long over made a paused node ask for the lock, and a holder give up after one failure."""
+    stale = request("switchover", "confirmed", epoch=3, source="a", to="b")
+    shown = replace(view(None, 7, by="z", paused=True, request=stale), unreadable=("request",))
+    policy = replace(POLICY, node="c", instance="c-1")
+    free = decide(s.Node(s.Idle(), s.Memory(mark=EPOCH, marked="z")), s.Seen(shown), NOW, policy)
+    assert s.Acquire(EPOCH) not in decide(free.node, s.Tick(), at(60_000), policy).actions
+
+    held = replace(view(lock("b"), by="b", nodes=(other("a"),), request=stale), unreadable=("request",))
+    policy = replace(POLICY, node="b", instance="b-1")
+    starting = s.Node(s.Starting(LEASE, 1, at(60_000)), replace(BUSY, marked="b", runs=1, view=held))
+    assert isinstance(decide(starting, s.ServerGone(1, 1), at(10), policy).node.phase, s.Waiting)

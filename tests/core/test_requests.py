@@ -182,7 +182,7 @@ def test_only_a_serving_active_of_that_epoch_hears_a_switchover(phase: s.Phase) 
         ("switchover", "accepted", "b", "a", "abandoned", "a became active meanwhile"),
         ("failover", "asked", "b", None, "abandoned", "a became active meanwhile"),
         ("failover", "confirmed", "b", None, "done", "a is active"),
-        ("failover", "confirmed", "a", None, "rolled_back", "None: it did not take over"),
+        ("failover", "confirmed", "a", None, "rolled_back", "nobody else took over"),
         ("failover", "confirmed", "b", "c", "failed", "a took over instead of c"),
     ],
 )

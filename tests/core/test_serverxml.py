@@ -537,3 +537,12 @@ def test_doubtful_settings_are_warned_about(path: Path, values: dict[str, str], 
     path.write_bytes(Document(path.read_bytes()).with_values(values))
     (warning,) = warnings(serverxml.read(path))
     assert f": {key}: " in warning
+
+
+def test_bug_a_backup_with_a_value_that_is_refused_now_kept_the_sidecar_from_starting(path: Path) -> None:
+    """It was of an earlier version, and the file itself had been mended."""
+    backup = path.with_name(path.name + BACKUP)
+    backup.write_bytes(Document(path.read_bytes()).with_values({"serverIp": "plant-host"}))
+    path.write_bytes(Document(path.read_bytes()).with_values({"serverIp": "10.0.0.1"}))
+
+    assert serverxml.read_started(path).server_ip == "10.0.0.1"

@@ -16,16 +16,16 @@ from tests.core import made
 
 
 def standby(epoch: int, mark: int = 7, mark_at: int = 0) -> s.Node:
-    """Return a standby that has seen *mark*, and a store at *epoch*."""
-    memory = s.Memory(view=made.view(epoch=epoch), mark=Epoch(mark), mark_at=Instant(mark_at))
-    return s.Node(s.Idle(), memory)
+    """Return a standby that has seen *mark*, and now a store at *epoch*."""
+    view = made.view(epoch=epoch)
+    return s.Node(s.Idle(), s.Memory(view=view, view_at=made.NOW, mark=Epoch(mark), mark_at=Instant(mark_at)))
 
 
-def alarms(*nodes: s.Node, now: Instant = made.NOW) -> list[str]:
+def alarms(*nodes: s.Node) -> list[str]:
     older, told = OlderStore(), list[Event]()
     with listening(told.append):
         for node in nodes:
-            older.look(node, now)
+            older.look(node)
     return [event.text for event in told if isinstance(event, Raised)]
 
 
@@ -54,11 +54,19 @@ def test_an_active_that_others_have_outrun_tells_it() -> None:
     [
         standby(7),
         standby(6, mark_at=made.NOW - VIEW_LAG_MS + 1),
+        s.Node(s.Idle(), replace(standby(6, mark_at=made.NOW - 60_000).memory, view_at=Instant(0))),
         s.Node(made.serving(), standby(6).memory),
         s.Node(s.Idle(), s.Memory(mark=Epoch(7))),
         s.Node(s.Idle(), replace(standby(0).memory, view=replace(made.view(epoch=0), unreadable=("epoch",)))),
     ],
-    ids=["as new", "a grant a moment ago", "a late view", "no view yet", "an unreadable epoch"],
+    ids=[
+        "as new",
+        "a view that came a moment later",
+        "none that came later",
+        "a late view of a holder",
+        "no view yet",
+        "an unreadable epoch",
+    ],
 )
 def test_what_is_no_older_store(node: s.Node) -> None:
     assert alarms(node) == []

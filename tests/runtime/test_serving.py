@@ -280,6 +280,27 @@ def test_the_next_sidecar_goes_on_with_the_run_as_number_0(stage: Stage) -> None
     assert stage.inbox.next() == s.ServerGone(0, -signal.SIGKILL, "")
 
 
+def test_bug_a_server_that_nobody_could_ask_was_ended_by_the_sidecar_that_found_it(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its server.xml had a value that the version before had taken."""
+
+    def watching() -> Watching:
+        raise ServerError("no server.xml")
+
+    said: list[str] = []
+    monkeypatch.setattr("sidecar.runtime.serving.emit", lambda event: said.append(str(event)))
+    stage.start()
+    stage.inbox.next()
+    stage.lane.close(kept=True)
+    stage.lane = stage.attach()
+    stage.lane._watching = watching
+    stage.lane.begin(adopt=True)
+
+    assert stage.inbox.next() == s.ServerReady(0)
+    assert any("cannot probe the server: no server.xml" in text for text in said)
+
+
 def test_what_happens_between_attaching_and_beginning_is_told(stage: Stage) -> None:
     stage.start(1)
     stage.inbox.next()

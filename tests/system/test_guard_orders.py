@@ -19,6 +19,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -27,7 +29,9 @@ from sidecar.core.units import Instant
 from sidecar.errors import GuardError
 from sidecar.guard import connect, proof, record, setup, tree, wire
 from sidecar.guard.cage import Cage
+from sidecar.guard.daemon import Guard
 from sidecar.guard.output import LIMIT_BYTES, Output
+from sidecar.guard.run import Run
 from sidecar.guard.terms import Terms
 from tests.harness import guards
 from tests.harness.guards import LEASE, MARGIN_MS, NOBODY, Sidecar, Site, now_ms
@@ -420,6 +424,14 @@ def test_bug_the_last_orders_of_a_client_that_left_answers_unread_were_lost(site
     adopted = site.sidecar().wait("attached")["adopted"]
 
     assert (adopted["note"], adopted["deadline_at"]) == ("third", deadline + 3)
+
+
+def test_bug_a_renewal_while_it_swept_ended_the_guard() -> None:
+    """The keeper was dead, and what it had written the deadline to was closed."""
+    guard = object.__new__(Guard)
+    guard.cage, guard.sweeping = cast(Cage, SimpleNamespace(told_go=True)), True
+
+    guard.extend(cast(Run, SimpleNamespace()))
 
 
 def test_bug_the_last_words_of_a_keeper_that_left_orders_unread_were_lost() -> None:

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -293,6 +294,53 @@ def test_bug_a_jvm_that_names_the_home_by_a_link_was_not_seen(
         assert rivals.processes(other) == []
 
 
+def test_bug_a_probe_of_the_sidecars_own_kept_its_server_from_starting(tmp_path: Path) -> None:
+    """A program of the home that asks the server how it is: a crash meanwhile cost a failover."""
+    java = tmp_path / "java"
+    java.symlink_to("/bin/sh")
+    with started([java, "-c", "read line", tmp_path]) as probe:
+        assert [f"process {probe.pid} " in one for one in rivals.processes(tmp_path)] == [True]
+        assert rivals.processes(tmp_path, ours=[os.getpid()]) == []
+
+
+def test_bug_a_dead_mount_that_any_jvm_names_held_up_every_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the first turn of a sidecar that was started again, until its server's deadline had passed."""
+    dead, link, home = tmp_path / "dead", tmp_path / "link", tmp_path / "home"
+    home.mkdir()
+    link.symlink_to(dead)
+    parts = [SimpleNamespace(mountpoint=str(at), fstype="nfs4") for at in (dead, tmp_path)]
+    monkeypatch.setattr(psutil, "disk_partitions", lambda **_: parts)
+    real = os.readlink
+
+    def readlink(path: str) -> str:
+        assert not str(path).startswith(str(dead)), "it would hang"
+        return real(path)
+
+    monkeypatch.setattr(os, "readlink", readlink)
+    java = tmp_path / "java"
+    java.symlink_to("/bin/sh")
+    with started([java, "-c", "read line", f"-Dlogs={dead}/a:{link}/b", f"{tmp_path}/x/../home"]) as jvm:
+        assert [f"process {jvm.pid} " in one for one in rivals.processes(home)] == [True]
+        assert rivals.processes(tmp_path / "other") == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts")
+def test_bug_a_server_in_a_container_with_a_folder_of_that_name_was_taken_for_one_of_ours(
+    tmp_path: Path,
+) -> None:
+    home, java = tmp_path / "home", tmp_path / "java"
+    home.mkdir()
+    java.symlink_to("/bin/sh")
+    for mount, found in ((":", 1), (f"mount -t tmpfs none {home}", 0)):
+        inside = f"{mount} && cd {home} && exec {java} -c 'read line' {home}"
+        command = ["unshare", "--mount", "sh", "-c", inside]
+        with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+            wait_until(lambda: psutil.Process(process.pid).cmdline()[:1] == [str(java)], "exec")
+            assert len(rivals.processes(home)) == found
+
+
 @contextmanager
 def started(argv: list[object]) -> Iterator["subprocess.Popen[bytes]"]:
     """Run *argv*, which has become what it is and reads its input, with ``/`` as its folder."""
@@ -402,6 +450,10 @@ def test_bug_units_that_are_started_in_another_way_were_let_pass(
     unit(root, "10-own.conf", start, enabled=False, folder="etc/systemd/system/dropped.service.d")
     unit(root, "late.service", start, enabled=False)
     unit(root, "late.timer", "OnBootSec=60")
+    unit(root, "pulled.service", start, enabled=False)
+    unit(root, "multi-user.target", enabled=False, folder="usr/lib/systemd/system")
+    conf = "etc/systemd/system/multi-user.target.d"
+    unit(root, "own.conf", "Wants=pulled.service", enabled=False, folder=conf)
     unit(root, "named.service", start, enabled=False)
     unit(root, "first.timer", "Unit=second.service")
     unit(root, "second.service", "Wants=a%i named.service", enabled=False)
@@ -413,6 +465,7 @@ def test_bug_units_that_are_started_in_another_way_were_let_pass(
             ("late.service", "late.timer"),
             ("local.service", "local.service"),
             ("named.service", "first.timer"),
+            ("pulled.service", "pulled.service"),
             ("vendor.service", "vendor.service"),
         ]
     ]
@@ -426,6 +479,11 @@ def test_units_that_start_no_server_after_all(root: Path, place: tuple[Path, Pat
     unit(root, "10-sidecar.conf", "ExecStart=", "ExecStart=/bin/sidecar run", enabled=False, folder=conf)
     unit(root, "masked.service", start, folder="usr/lib/systemd/system")
     (root / "etc/systemd/system/masked.service").symlink_to("/dev/null")
+    for name in ("masked", "gone"):
+        unit(root, "own.conf", start, enabled=False, folder=f"etc/systemd/system/{name}.service.d")
+    wants(root, "gone.service")
+    unit(root, "down.service", start, enabled=False)
+    wants(root, "down.service", "etc/systemd/system/shutdown.target.wants")
     unit(root, "backup.timer", "OnCalendar=daily")
     unit(root, "backup.service", f"ExecStart=/bin/tar -cf /srv/a.tar {link}", enabled=False)
     unit(root, "reads.service", f"WorkingDirectory={home}", "ExecStart=/bin/ls")

@@ -11,7 +11,7 @@ from random import Random
 
 from sidecar.core.model import View
 from sidecar.errors import BackendError, Failed, Refused, SidecarError, TimedOut
-from sidecar.operate import failover, handover, maintenance, overrides, status
+from sidecar.operate import failover, handover, maintenance, overrides, raising, status
 from sidecar.operate.asking import Done
 from sidecar.operate.desk import Desk
 from sidecar.operate.overrides import Setting
@@ -163,9 +163,9 @@ class Commands:
 
     def _raise_epoch(self, order: Order, command: Command, desk: Desk) -> Answer:
         mark = command.host.mark.epoch
-        plan = failover.plan_raise(failover.await_free(desk, desk.read(), mark, self._say(command)), mark)
+        plan = raising.plan_raise(raising.await_free(desk, desk.read(), mark, self._say(command)), mark)
         current().wait(order.thinks_ms)
-        return failover.raise_epoch(desk, plan, order.timeout_ms, self._say(command))
+        return raising.raise_epoch(desk, plan, order.timeout_ms, self._say(command))
 
     def _status(self, _order: Order, _command: Command, desk: Desk) -> Answer:
         view: View = desk.read()

@@ -57,8 +57,10 @@ MUTANTS = (
     Mutant("a change of active is written once or never", "sidecar/runtime/shell.py", "                if not error.retry:\n                    return\n", "                return\n", f"{SHELL}::test_a_change_is_written_until_it_is"),
     Mutant("a change of active is written at another epoch", "sidecar/runtime/shell.py", "            if self._epoch() != record.epoch:\n                return\n", "", f"{SHELL}::test_a_change_of_an_epoch_that_is_over_is_not_written"),
     Mutant("the end of the sidecar waits for the history", "sidecar/runtime/shell.py", " is not None and not self._closing.is_set():", " is not None:", f"{SHELL}::test_the_end_of_the_sidecar_does_not_wait_for_the_history"),
-    Mutant("an older store leaves nothing in the log", "sidecar/runtime/shell.py", "            self._older.look(self.node, now)\n", "", f"{SHELL}::test_an_older_store_is_an_alarm"),
+    Mutant("an older store leaves nothing in the log", "sidecar/runtime/shell.py", "            self._older.look(self.node)\n", "", f"{SHELL}::test_an_older_store_is_an_alarm"),
     Mutant("a view that is late is an older store", "sidecar/runtime/older.py", "if isinstance(phase, Holding) and phase.lease.epoch == mark:", "if False:", f"{OLDER}::test_what_is_no_older_store"),
+    Mutant("a view that came before the mark is an older store", "sidecar/core/outlook.py", " or memory.view_at < memory.mark_at + VIEW_LAG_MS:", ":", f"{OLDER}::test_what_is_no_older_store"),
+    Mutant("GET /status shows what the view cannot show yet as an older store", "sidecar/api/memory.py", "min(own.mark, view.epoch.epoch) if late else own.mark", "own.mark", "tests/api/test_answers.py -k store_was_wiped"),
     Mutant("an older store is an alarm with each view", "sidecar/runtime/older.py", "        if (view.epoch.epoch, mark) == self._told:\n            return\n", "", f"{OLDER} -k left_nothing_in_the_log"),
     # servers
     Mutant("a renewal during the preparation is lost", "sidecar/runtime/serving.py", "deadline_at=self._deadlines.get(order.run, order.deadline)", "deadline_at=order.deadline", f"{SERVING}::test_a_renewal_while_the_server_is_prepared_counts"),
