@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 import click
+from click.exceptions import Exit
 
 from sidecar.cli import options
 
@@ -108,13 +109,21 @@ def exec_(
 
     Waits for the lock, starts the command, stops it when the lock is lost, and competes again. Credentials
     come by SIDECAR_ETCD__* and SIDECAR_CONSUL__* from the environment. With --once the command's exit status
-    is that of exec, 128 + N where signal N ended it, also when exec is told to stop.
+    is that of exec, 128 + N where signal N ended it, also when exec is told to stop: by SIGTERM, Ctrl-C, or
+    SIGHUP (its terminal is gone), which nohup keeps away.
     """
+    import signal
     from contextlib import ExitStack
 
     from sidecar.config import for_exec
 
+    def leave(_number: int, _frame: object) -> None:
+        raise Exit(int(once))  # before the command ran
+
     with ExitStack() as stack:
+        for number in (signal.SIGTERM, signal.SIGHUP):  # until the supervisor takes them
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, leave)
         folder = _temporary(stack) if state_dir is None else state_dir.absolute()
         configuration = for_exec(backend, cluster, node, ttl, restarts, command, once, folder)
         _make(Path(configuration.paths.run))

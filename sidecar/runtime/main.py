@@ -349,7 +349,10 @@ class Sidecar:
 
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, stop)
-        signal.signal(signal.SIGHUP, reload)
+        if self._read_again is not None:
+            signal.signal(signal.SIGHUP, reload)
+        elif signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup's
+            signal.signal(signal.SIGHUP, stop)
         if self._mode.hands_over:
             signal.signal(signal.SIGUSR1, hand_over)
 

@@ -146,6 +146,56 @@ def test_once_that_is_stopped_says_whether_its_command_has_run(local: Competitor
     assert holder.wait(20) == 143, "as its command, which SIGTERM ended"
 
 
+@pytest.mark.parametrize("kept", [False, True])
+def test_bug_a_terminal_that_was_gone_did_not_end_it(local: Competitors, kept: bool) -> None:
+    """It kept lock and command, and nobody knew."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN if kept else signal.SIG_DFL)
+    try:
+        process = local.start("a")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    until("it to be active", local.active)
+    process.send_signal(signal.SIGHUP)
+    if kept:
+        process.send_signal(signal.SIGCONT)
+        other = local.start("b")
+        until("the other to compete", lambda: "started" in (local.witness.parent / "b.log").read_text())
+        assert (process.poll(), other.poll(), local.active()) == (None, None, "a")
+    else:
+        assert process.wait(20) == 0
+
+
+HOLD = """
+import os, sys, time
+class Hold:  # before it supervises
+    def find_spec(self, name, path=None, target=None):
+        if name == "sidecar.runtime.main":
+            open(os.environ["TMPDIR"] + "/held", "w").close()
+            time.sleep(60)
+sys.meta_path.insert(0, Hold())
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("once", [True, False])
+def test_bug_a_signal_as_it_began_left_its_folder_behind(
+    local: Competitors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, once: bool
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(HOLD)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        process = local.start("a", *["--once"] * once)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    until("its folder", lambda: (tmp_path / "held").exists() and list(tmp_path.glob("sidecar-exec-*")))
+    process.send_signal(number)
+
+    assert process.wait(20) == int(once)
+    assert list(tmp_path.glob("sidecar-exec-*")) == []
+
+
 def test_once_ends_with_1_when_the_lock_is_lost(etcd34: Etcd, tmp_path: Path, namespace: str) -> None:
     host, port = etcd34.host_port
     made = Competitors(f"etcd://{host}:{port}", namespace, tmp_path)

@@ -62,6 +62,9 @@ MUTANTS = (
     Mutant("a view that came before the mark is an older store", "sidecar/core/outlook.py", " or memory.view_at < memory.mark_at + VIEW_LAG_MS:", ":", f"{OLDER}::test_what_is_no_older_store"),
     Mutant("GET /status shows what the view cannot show yet as an older store", "sidecar/api/memory.py", "min(own.mark, view.epoch.epoch) if late else own.mark", "own.mark", "tests/api/test_answers.py -k store_was_wiped"),
     Mutant("an older store is an alarm with each view", "sidecar/runtime/older.py", "        if (view.epoch.epoch, mark) == self._told:\n            return\n", "", f"{OLDER} -k left_nothing_in_the_log"),
+    Mutant("exec outlives its terminal", "sidecar/runtime/main.py", "            signal.signal(signal.SIGHUP, stop)\n", "            pass\n", "tests/system/test_exec.py -k terminal_that_was_gone"),
+    Mutant("exec ends under nohup", "sidecar/runtime/main.py", "elif signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup's\n", "else:\n", "tests/system/test_exec.py -k terminal_that_was_gone"),
+    Mutant("exec that is told to stop as it begins leaves its folder", "sidecar/cli/running.py", "                signal.signal(number, leave)\n", "                pass\n", "tests/system/test_exec.py -k left_its_folder_behind"),
     # servers
     Mutant("a renewal during the preparation is lost", "sidecar/runtime/serving.py", "deadline_at=self._deadlines.get(order.run, order.deadline)", "deadline_at=order.deadline", f"{SERVING}::test_a_renewal_while_the_server_is_prepared_counts"),
     Mutant("a refused start is not told", "sidecar/runtime/serving.py", "                self._gone(self._names[name], None, reason)\n", "                pass\n", f"{SERVING}::test_a_late_start_is_the_end_of_its_run"),
