@@ -163,6 +163,7 @@ def test_bug_a_terminal_that_was_gone_did_not_end_it(local: Competitors, kept: b
         assert (process.poll(), other.poll(), local.active()) == (None, None, "a")
     else:
         assert process.wait(20) == 0
+        assert "cause=Released" in (local.witness.parent / "a.log").read_text()
 
 
 HOLD = """
