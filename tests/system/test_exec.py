@@ -157,7 +157,6 @@ def test_bug_a_terminal_that_was_gone_did_not_end_it(local: Competitors, kept: b
     until("it to be active", local.active)
     process.send_signal(signal.SIGHUP)
     if kept:
-        process.send_signal(signal.SIGCONT)
         other = local.start("b")
         until("the other to compete", lambda: "started" in (local.witness.parent / "b.log").read_text())
         assert (process.poll(), other.poll(), local.active()) == (None, None, "a")
