@@ -41,31 +41,21 @@ class Cage:
         self.status: int | None = None
         self.failed: str | None = None
         self.ends_at = SharedInstant()
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        # Before the fork: a message sent earlier than this carries pid 0.
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        outlets, outlets_theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        stdout, stdout_w = os.pipe()
-        stderr, stderr_w = os.pipe()
         ids = os.geteuid(), os.getegid()
-        try:
+        with contextlib.ExitStack() as undo, contextlib.ExitStack() as given:
+            if self.cgroup:
+                undo.callback(self.cgroup.remove)
+            ours, theirs = _pair(undo, given)
+            # Before the fork: a message sent earlier than this carries pid 0.
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+            outlets, outlets_theirs = _pair(undo, given)
+            stdout, stdout_w = _pipe(undo, given)
+            stderr, stderr_w = _pipe(undo, given)
             self.pid = kernel.clone(namespaces) if namespaces else os.fork()
             if self.pid == 0:
                 out = stdout_w, stderr_w, outlets_theirs.fileno()
                 keeper.main(theirs, out, ids, namespaces, self.cgroup, run_dir, self.ends_at)
-        except OSError:
-            ours.close()
-            outlets.close()
-            for fd in (stdout, stderr):
-                os.close(fd)
-            if self.cgroup:
-                self.cgroup.remove()
-            raise
-        finally:
-            theirs.close()
-            outlets_theirs.close()
-            os.close(stdout_w)
-            os.close(stderr_w)
+            undo.pop_all()
         self.pidfd = os.pidfd_open(self.pid)
         self.identity = record.identity(self.pid)
         self.streams = {stdout: "stdout", stderr: "stderr"}
@@ -162,3 +152,15 @@ class Cage:
         for fd in self.streams:
             os.close(fd)
         return os.waitstatus_to_exitcode(status)
+
+
+def _pair(undo: contextlib.ExitStack, given: contextlib.ExitStack) -> tuple[socket.socket, socket.socket]:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    return undo.enter_context(ours), given.enter_context(theirs)
+
+
+def _pipe(undo: contextlib.ExitStack, given: contextlib.ExitStack) -> tuple[int, int]:
+    ours, theirs = os.pipe()
+    undo.callback(os.close, ours)
+    given.callback(os.close, theirs)
+    return ours, theirs

@@ -344,7 +344,13 @@ class Follower:
             self._over(Exited(run.id, None, None))
 
     def _nothing_left(self, run: _Run) -> bool:
-        found = proof.read_record(self._spawn.run_dir) or run.traces  # somebody may have removed the record
+        try:
+            found = proof.read_record(self._spawn.run_dir)
+        except GuardError:
+            if run.traces is None:
+                raise
+            found = None
+        found = found or run.traces  # somebody may have removed or damaged the record
         return found is None or proof.tree_is_empty(self._spawn.run_dir, found)
 
     def _guard_died_starting(self, run: _Run) -> None:

@@ -100,8 +100,7 @@ def tree_is_empty(run_dir: Path, found: record.Record) -> bool:
     """
     if found.get("enforcement") == "kernel":
         return True
-    latest = read_record(run_dir)
-    if latest and latest.get("keeper_pid") == found["keeper_pid"] and latest.get("empty"):
+    if _said_empty(run_dir, found):
         return True
     path, token = found.get("cgroup"), found.get("token")
     if isinstance(path, str):
@@ -114,6 +113,14 @@ def tree_is_empty(run_dir: Path, found: record.Record) -> bool:
     for pid in strays:
         tree.send(pid, signal.SIGKILL)
     return not strays
+
+
+def _said_empty(run_dir: Path, found: record.Record) -> bool:
+    try:
+        latest = read_record(run_dir)
+    except GuardError:  # damaged since: it says nothing
+        return False
+    return bool(latest and latest.get("keeper_pid") == found["keeper_pid"] and latest.get("empty"))
 
 
 def _proven(run_dir: Path, found: record.Record, deadline: Instant, clock: Clock) -> bool:

@@ -192,10 +192,14 @@ def test_bug_a_keeper_that_was_stopped_started_a_server_after_its_guard_had_died
     assert not site.witness.exists(), "it has never run"
 
 
-def test_bug_without_its_record_a_tree_was_taken_for_dead(site: Site) -> None:
+@pytest.mark.parametrize("damaged", [False, True])
+def test_bug_without_its_record_a_tree_was_taken_for_dead(site: Site, damaged: bool) -> None:
     sidecar, _, tree = _serving(site, lives_ms=60_000)
     keeper, guard = site.one(_keeper(site)), site.one(site.guard_pid())
-    (site.run_dir / record.NAME).unlink()
+    if damaged:
+        (site.run_dir / record.NAME).write_text("{")
+    else:
+        (site.run_dir / record.NAME).unlink()
 
     guard.send(signal.SIGSTOP)
     keeper.send(signal.SIGKILL)

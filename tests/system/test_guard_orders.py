@@ -6,6 +6,7 @@ of the malformed cases must live on, with the same pid, under the same deadline.
 Not covered: who dies when; see test_guard.py.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -16,7 +17,7 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -424,6 +425,34 @@ def test_bug_the_last_orders_of_a_client_that_left_answers_unread_were_lost(site
     adopted = site.sidecar().wait("attached")["adopted"]
 
     assert (adopted["note"], adopted["deadline_at"]) == ("third", deadline + 3)
+
+
+@pytest.mark.parametrize("nth", range(4))
+def test_bug_a_keeper_without_descriptors_left_its_cgroup_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nth: int
+) -> None:
+    """Some ten a second, as often as it was tried again."""
+    removed: list[str] = []
+    cgroup = SimpleNamespace(remove=lambda: removed.append("removed"))
+    monkeypatch.setattr(tree.Cgroup, "make", lambda _name: cgroup)
+    left = [nth]
+
+    def scarce(real: Callable[..., object]) -> Callable[..., object]:
+        def make(*arguments: object) -> object:
+            left[0] -= 1
+            if left[0] < 0:
+                raise OSError(errno.EMFILE, "injected")
+            return real(*arguments)
+
+        return make
+
+    monkeypatch.setattr(os, "pipe", scarce(os.pipe))
+    monkeypatch.setattr(socket, "socketpair", scarce(socket.socketpair))
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with pytest.raises(OSError, match="injected"):
+        Cage(0, str(tmp_path), "token")
+
+    assert (removed, len(list(Path("/proc/self/fd").iterdir()))) == (["removed"], before)
 
 
 def test_bug_a_renewal_while_it_swept_ended_the_guard() -> None:
