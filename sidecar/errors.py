@@ -14,7 +14,7 @@
     |-- ServerError                 1   the supervised server or its files are not as they must be
     |-- GuardError                  1   the guard refused or does not answer
     |-- Failed                      1   tried, and it did not come about, or was rolled back
-    |   `-- Interrupted         1, 130   ended by the user before it began; 130 after Ctrl-C
+    |   `-- Interrupted             1   ended by the user before it began; after Ctrl-C it is 130
     |-- Refused                     4   unsafe or impossible; the message says what would allow it
     `-- TimedOut                    5   outcome unknown; the message says how to find out
 

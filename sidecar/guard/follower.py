@@ -9,6 +9,7 @@ Rules: ``_lock`` guards the queue, the events that wait and ``_run``; it is neve
 ``on_event`` is called or anything blocks.
 """
 
+import contextlib
 import logging
 import os
 import select
@@ -344,14 +345,19 @@ class Follower:
             self._over(Exited(run.id, None, None))
 
     def _nothing_left(self, run: _Run) -> bool:
+        run_dir, damaged = self._spawn.run_dir, False
         try:
-            found = proof.read_record(self._spawn.run_dir)
+            found = proof.read_record(run_dir)
         except GuardError:
             if run.traces is None:
                 raise
-            found = None
+            found, damaged = None, True
         found = found or run.traces  # somebody may have removed or damaged the record
-        return found is None or proof.tree_is_empty(self._spawn.run_dir, found)
+        nothing = found is None or proof.tree_is_empty(run_dir, found)
+        if nothing and damaged:  # else no guard could start here any more, for a tree that is proven empty
+            with contextlib.suppress(OSError):
+                (run_dir / record.NAME).unlink()
+        return nothing
 
     def _guard_died_starting(self, run: _Run) -> None:
         """Its last word was never heard: the record tells whether it can have started anything."""

@@ -7,9 +7,11 @@ the run directory. Not covered: broken stores (tests/contract, test_nodes.py).
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from sidecar.demo.cluster import Cluster, DemoNode, until
@@ -37,19 +39,59 @@ def ended(node: DemoNode) -> int:
 
 
 @pytest.mark.parametrize("alone", [{"guard": {"enforcement": "process"}}], indirect=True)
-def test_a_sidecar_whose_guard_client_broke_ends_with_1(alone: Cluster) -> None:
-    """Guard and keeper die, and the record by which the end of the tree could be proven cannot be read.
-
-    Without that end nobody would ever tell this sidecar that its server is gone: it would wait for ever.
-    """
+def test_guard_and_keeper_die_beside_a_record_that_cannot_be_read(alone: Cluster) -> None:
+    """What the sidecar knows of its server proves the end, and another one starts."""
     node = alone["node-a"]
     (node.run_dir / record.NAME).write_text("{")
+    before = node.server()
     guard, keeper, *_ = node.tree()
 
     for process in (guard, keeper):
         os.kill(process.pid, signal.SIGKILL)
 
-    assert ended(node) == 1
+    until("another server", lambda: (found := node.server()) and found[-1].pid != before[-1].pid)
+    assert not any(process.is_running() for process in before)
+    assert alone.await_active() == "node-a"
+
+
+UNPROVEN = """
+from sidecar.guard import proof
+def broken(run_dir, found):
+    raise proof.GuardError("injected")
+proof.tree_is_empty = broken
+"""
+
+
+def test_a_sidecar_whose_guard_client_broke_ends_with_1(tmp_path: Path, namespace: str) -> None:
+    """Guard and keeper die, and the end of the tree cannot be proven.
+
+    Without that end nobody would ever tell this sidecar that its server is gone: it would wait for ever.
+    """
+    plug_in = tmp_path / "plug-in"
+    plug_in.mkdir()
+    (plug_in / "sitecustomize.py").write_text(UNPROVEN)
+    path = os.pathsep.join(filter(None, [str(plug_in), os.environ.get("PYTHONPATH")]))
+    store = {"backend": "local", "local": {"path": str(tmp_path / "store.db")}}
+    settings = {"guard": {"enforcement": "process"}}
+    with running(
+        tmp_path,
+        store,
+        namespace,
+        names=("node-a",),
+        ttl=TTL,
+        settings=settings,
+        environment={"PYTHONPATH": path},
+    ) as made:
+        node = made["node-a"]
+        left = node.server()
+        guard, keeper, *_ = node.tree()
+        for process in (guard, keeper):
+            os.kill(process.pid, signal.SIGKILL)
+
+        assert ended(node) == 1
+        for process in left:  # nobody is there any more who would
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 PLUG_IN = """
