@@ -141,6 +141,7 @@ def test_bug_a_tree_outlived_its_stopped_guard_that_had_not_read_a_word_of_the_k
     site.beating("daemon")
     tree = site.processes(least=TREE)
 
+    keeper = site.one(_keeper(site))
     sidecar.freeze()
     site.one(site.guard_pid()).send(signal.SIGSTOP)
     go.touch()
@@ -149,8 +150,8 @@ def test_bug_a_tree_outlived_its_stopped_guard_that_had_not_read_a_word_of_the_k
     assert tree.dead(DIES_WITHIN_MS)
     assert site.last_life() < deadline
     if site.enforcement == "process":
-        says = "the keeper has not failed, it has proven the end"
-        wait_until(lambda: (record.read(str(site.run_dir)) or {}).get("empty"), says)
+        assert keeper.dead(DIES_WITHIN_MS)
+        assert "Traceback" not in (site.run_dir / "guard.log").read_text(), "it has not failed"
 
 
 def test_bug_a_server_outlived_a_guard_that_sigkill_did_not_reach(site: Site) -> None:
