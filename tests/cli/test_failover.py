@@ -209,14 +209,16 @@ def test_bug_a_failover_overtook_a_switchover_that_was_confirmed_as_it_began(
             assert found == said
             if handed_over:
                 dead.release()
+            pressed.append(True)
             self._real.break_lock(epoch, **how)  # type: ignore[arg-type]
 
-    desk = dead.desk()
+    pressed: list[bool] = []
+    desk = dead.desk(lambda: bool(pressed))
     store = Watched(desk, "write", lambda: dead.answer("confirmed"))
     nothing = (Failed, "the lock changed hands meanwhile: .*; nothing was broken")
-    ends, says = nothing if handed_over else (TimedOut, "nobody was seen to take over")
+    ends, says = nothing if handed_over else (TimedOut, "the lock is broken and the failover goes on")
     with pytest.raises(ends, match=says):
-        failover(dead, what, 1_000, desk=replace(desk, backend=store))  # type: ignore[arg-type]
+        failover(dead, what, desk=replace(desk, backend=store))  # type: ignore[arg-type]
 
     found = dead.view().request
     assert found is not None
@@ -228,9 +230,10 @@ def test_bug_a_break_that_may_have_been_was_told_as_done_and_overtook_a_switchov
     confirmed = request("switchover", "confirmed", to="node-b")
     dead.write(confirmed)
     desk = meddling(dead, "break_lock", dead.release, lost=True)
+    desk = replace(desk, halted=lambda: any("may be broken" in line for line in dead.told))
 
-    with pytest.raises(TimedOut, match="nobody was seen to take over"):
-        failover(dead, plan(dead, "node-c"), 1_000, desk=desk)
+    with pytest.raises(TimedOut, match="interrupted; the lock may be broken and the failover goes on"):
+        failover(dead, plan(dead, "node-c"), desk=desk)
 
     assert dead.view().request == confirmed
     assert not any("is broken" in line for line in dead.told)
@@ -585,7 +588,7 @@ def test_bug_a_failover_outlasted_its_time_limit_where_the_store_fell_silent(
     with pytest.raises(ends, match=says):
         failover(dead, what, 1_000, desk=replace(desk, backend=silent))  # type: ignore[arg-type]
 
-    assert dead.clock.now() - began < 3_000
+    assert dead.clock.now() - began < 4_500
 
 
 def test_a_break_that_came_too_late_and_a_store_that_is_lost_then(dead: Stage) -> None:
