@@ -29,7 +29,6 @@ class Memory:
         self.turn: Turn | None = None
         self.history: tuple[HistoryEntry, ...] | None = None  # newest first; None: not read yet
         self._history_at = Instant(0)
-        self._view_at: Instant | None = None
         self._heard: dict[str, tuple[NodeRecord, Instant]] = {}  # each node's last words, and since when
 
     def take(self, turn: Turn) -> None:
@@ -37,7 +36,6 @@ class Memory:
         before = None if self.turn is None else self.turn.node.memory.view
         view = turn.node.memory.view
         if view is not None and view is not before:
-            self._view_at = turn.at
             self._heard = {record.node: self._hear(record, turn.at) for record in view.nodes}
         self.turn = turn
 
@@ -57,7 +55,9 @@ class Memory:
     @property
     def view_age_ms(self) -> int | None:
         """Return for how long it has shown nothing new; None: it never did. Nodes publish thrice in a TTL."""
-        return None if self._view_at is None else max(0, self._clock.now() - self._view_at)
+        if self.turn is None or self.turn.node.memory.view is None:
+            return None
+        return max(0, self._clock.now() - self.turn.node.memory.view_at)
 
     @property
     def history_age_ms(self) -> int:

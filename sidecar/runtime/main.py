@@ -183,7 +183,7 @@ class Sidecar:
         keeper = [found.keeper_pid] if found is not None and found.keeper_pid is not None else []
         try:
             warnings = self._kind.check([os.getpid(), *keeper])
-            self._watched()
+            self._watched()  # raises where a probe makes no sense
         except SidecarError as error:
             if found is None:
                 raise
@@ -367,7 +367,7 @@ class Sidecar:
             wanted = self._read_again()
             changes = diff(self._config, wanted)
             config = with_live(self._config, wanted)
-            watching_of(config, self._kind, self._clock)
+            watching_of(config, self._kind, self._clock)  # raises where a probe makes no sense
         except SidecarError as error:
             events.emit(events.Raised(text=f"reload refused, the old configuration stays: {error}"))
             return

@@ -21,7 +21,7 @@ from sidecar.guard.client import GuardClient
 from sidecar.runtime.hooks import Hooks, Job, environment_of
 from sidecar.runtime.lanes import Lane
 from sidecar.runtime.probing import UNWATCHED, Prober, Watching
-from sidecar.servers import ServerKind
+from sidecar.servers import Launch, ServerKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,9 +179,12 @@ class ServerLane:
 
     def _be_standby(self) -> None:
         try:
-            self._kind.prepare("standby")
+            self._prepare("standby")
         except SidecarError as error:
             emit(Raised(text=f"the standby's role could not be given to the stopped server: {error}"))
+
+    def _prepare(self, role: Role) -> Launch | None:
+        return self._kind.prepare(role, (os.getpid(),))  # a probe of ours is no second server
 
     def _start(self, order: s.StartServer, asked: Job | None) -> None:
         try:
@@ -189,7 +192,7 @@ class ServerLane:
                 return
             if self._lost:
                 self._respawn()
-            launch = self._kind.prepare(order.role, (os.getpid(),))
+            launch = self._prepare(order.role)
             if launch is None:
                 raise GuardError(f"this kind of server does not run as {order.role}")
             for text in launch.notes:

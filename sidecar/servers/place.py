@@ -8,8 +8,6 @@ from pathlib import Path
 import psutil
 
 _ABSOLUTE = re.compile(r"(?<![\w.}])/[^\s\0\"'`;:,=&|<>(){}$*?]+")
-
-
 _REMOTE = (
     "nfs",
     "cifs",

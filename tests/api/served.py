@@ -54,8 +54,9 @@ class Served:
 
     def tell(self, phase: s.Phase, view: View | None = None, policy: s.Policy = POLICY, **more: Any) -> None:
         """End a turn of the deciding thread."""
-        memory = s.Memory(view=view, mark=Epoch(7), **more)
-        self.api.turned(Turn(s.Node(phase, memory), policy, BootClock().now()))
+        now = BootClock().now()
+        memory = s.Memory(view=view, view_at=now, mark=Epoch(7), **more)
+        self.api.turned(Turn(s.Node(phase, memory), policy, now))
 
     def connect(self, host: str = "127.0.0.1") -> http.client.HTTPConnection:
         if self.tls is not None:

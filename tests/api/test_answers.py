@@ -13,6 +13,7 @@ from sidecar.api import answers
 from sidecar.api.memory import Memory
 from sidecar.clock import ManualClock
 from sidecar.core import state as s
+from sidecar.core.decide import decide
 from sidecar.core.model import View
 from sidecar.core.outlook import VIEW_LAG_MS
 from sidecar.core.units import Epoch, Instant
@@ -123,14 +124,16 @@ class Remembered:
     """A node whose loop turns when the test says so."""
 
     clock: ManualClock = field(default_factory=lambda: ManualClock(NOW))
+    node: s.Node = field(default_factory=lambda: s.Node(s.Idle(), s.Memory(mark=EPOCH)))
 
     def __post_init__(self) -> None:
         self.memory = Memory(self.clock, "plant-7", "local", "a", "http://a:8008")
 
-    def turn(self, shown: View, mark: Epoch = EPOCH, mark_at: int = 0) -> None:
+    def turn(self, shown: View) -> None:
         now = self.clock.now()
-        node = s.Node(s.Idle(), s.Memory(view=shown, view_at=now, mark=mark, mark_at=Instant(mark_at)))
-        self.memory.take(Turn(node, POLICY, self.clock.now()))
+        seen = s.Tick() if shown is self.node.memory.view else s.Seen(shown)
+        self.node = decide(self.node, seen, now, POLICY).node
+        self.memory.take(Turn(self.node, POLICY, now))
 
 
 def test_the_view_grows_old_although_the_loop_turns() -> None:
@@ -162,7 +165,8 @@ def test_bug_a_node_that_had_just_got_the_lock_said_that_the_store_was_wiped(
     ago_ms: int, older: bool
 ) -> None:
     """At ordinary takeovers, with the advice to raise the epoch, until the view showed its grant."""
-    node = Remembered()
-    node.turn(view(epoch=7), Epoch(8), NOW - ago_ms)
+    memory = s.Memory(mark=Epoch(8), mark_at=Instant(NOW - ago_ms))
+    node = Remembered(node=s.Node(s.Idle(), memory))
+    node.turn(view(epoch=7))
 
     assert ("the store's epoch 7 is behind 8, seen by a" in str(node.memory.status()["notices"])) is older

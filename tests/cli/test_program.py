@@ -28,7 +28,7 @@ from sidecar.operate.asking import Done
 from sidecar.operate.desk import Desk
 from sidecar.ports import Backend
 from tests.cli.stage import Stage
-from tests.harness.process import free_port, wait_until
+from tests.harness.process import free_port, inheriting, wait_until
 
 WITHIN_S = 30.0
 
@@ -784,11 +784,8 @@ def test_sighup_at_the_start_does_not_end_the_sidecar(stage: Stage, config_file:
     run_dir.mkdir(mode=0o700)
     log, lock = run_dir / "guard.log", run_dir / "sidecar.lock"
     os.mkfifo(log)
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup's would be inherited
-    try:
+    with inheriting(signal.SIGHUP, signal.SIG_DFL):
         process = spawn("run", "-c", config_file)
-    finally:
-        signal.signal(signal.SIGHUP, before)
     try:
         wait_until(lambda: lock.exists() and lock.read_text() == f"{process.pid}\n", "the start")
         process.send_signal(signal.SIGHUP)

@@ -35,9 +35,8 @@ MONITORING = replace(POLICY, standby="monitoring")
 NOW = Instant(1_000_000)
 EPOCH = Epoch(7)
 LEASE = s.Lease(EPOCH, Instant(NOW + 9_000))  # stop_at in 5 s, kill_at in 8 s
-BUSY = s.Memory(
-    view_at=NOW, call="renew", mark=EPOCH, marked="a", runs=3
-)  # nothing is asked of the store meanwhile
+BUSY = s.Memory(view_at=NOW, call="renew", mark=EPOCH, marked="a", runs=3)
+"""Nothing is asked of the store meanwhile."""
 
 
 def at(after_ms: int) -> Instant:

@@ -13,8 +13,8 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -26,6 +26,21 @@ POLL_S = 0.03
 PORTS = range(20_000, 32_000)  # Linux hands out 32768 and up to outgoing connections
 
 _reserved: list[int] = []  # lock files' descriptors, held open until this process ends
+
+
+@contextmanager
+def inheriting(number: signal.Signals, handler: signal.Handlers) -> Iterator[None]:
+    """Let what is started meanwhile begin with *handler*, whatever we were started with (by nohup, say)."""
+    before = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
+
+
+def ahead(folder: Path) -> str:
+    """Return a ``PYTHONPATH`` with *folder* before what stands there now."""
+    return os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
 
 
 def free_port() -> int:

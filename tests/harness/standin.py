@@ -11,10 +11,16 @@ from pathlib import Path
 import psutil
 
 from sidecar import standin
+from sidecar.servers.document import Document
 from sidecar.standin import witness
 from tests.harness.process import Process, free_port, wait_until
 
 MAX_LIFE_MS = 120_000
+
+
+def edit(xml: Path, **values: str) -> None:
+    """Give keys of a ``server.xml`` other values, as somebody does who opens it."""
+    xml.write_bytes(Document(xml.read_bytes()).with_values(values))
 
 
 class Standin:

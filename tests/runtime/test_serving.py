@@ -43,10 +43,12 @@ class Kind(CommandKind):
         super().__init__(command=command)
         self.preparing: Callable[[], object] = lambda: None
         self.roles: list[Role] = []
+        self.ours: list[tuple[int, ...]] = []
 
     def prepare(self, role: Role, ours: Collection[int] = ()) -> Launch | None:
         self.preparing()
         self.roles.append(role)
+        self.ours.append(tuple(ours))
         return super().prepare(role, ours)
 
 
@@ -143,6 +145,14 @@ def test_the_guard_is_told_all_of_the_order(stage: Stage) -> None:
 
     assert (run["role"], run["epoch"], run["note"]) == ("active", 7, "note of 7")
     assert (run["deadline_ms"], run["kill_margin_ms"]) == (order.deadline, MARGIN_MS)
+
+
+def test_what_we_have_started_ourselves_is_no_second_server_in_either_role(stage: Stage) -> None:
+    stage.start()
+    stage.inbox.next()
+
+    assert stage.kind.roles == ["standby", "active"]
+    assert stage.kind.ours == [(os.getpid(),)] * 2
 
 
 def test_a_server_sees_its_role_and_nothing_of_our_own(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

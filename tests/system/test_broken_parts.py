@@ -16,6 +16,7 @@ import pytest
 
 from sidecar.demo.cluster import Cluster, DemoNode, until
 from sidecar.guard import record
+from tests.harness.process import ahead
 from tests.harness.witness import one_active_at_a_time
 from tests.system.clusters import running
 
@@ -69,7 +70,6 @@ def test_a_sidecar_whose_guard_client_broke_ends_with_1(tmp_path: Path, namespac
     plug_in = tmp_path / "plug-in"
     plug_in.mkdir()
     (plug_in / "sitecustomize.py").write_text(UNPROVEN)
-    path = os.pathsep.join(filter(None, [str(plug_in), os.environ.get("PYTHONPATH")]))
     store = {"backend": "local", "local": {"path": str(tmp_path / "store.db")}}
     settings = {"guard": {"enforcement": "process"}}
     with running(
@@ -79,7 +79,7 @@ def test_a_sidecar_whose_guard_client_broke_ends_with_1(tmp_path: Path, namespac
         names=("node-a",),
         ttl=TTL,
         settings=settings,
-        environment={"PYTHONPATH": path},
+        environment={"PYTHONPATH": ahead(plug_in)},
     ) as made:
         node = made["node-a"]
         left = node.server()
@@ -118,8 +118,7 @@ def test_an_unexpected_end_leaves_the_server_to_the_guard_and_the_next_sidecar(
     (plug_in.parent / "broken.py").write_text(code)
     made = Cluster(tmp_path / "c", {"backend": "broken"}, names=("node-a",), cluster=namespace, ttl=TTL)
     node = made["node-a"]
-    path = os.pathsep.join(filter(None, [str(plug_in.parent), os.environ.get("PYTHONPATH")]))
-    node.environment = {"PYTHONPATH": path}
+    node.environment = {"PYTHONPATH": ahead(plug_in.parent)}
     try:
         made.start()
         made.await_active()

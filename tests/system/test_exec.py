@@ -20,6 +20,7 @@ import pytest
 
 from sidecar.demo.cluster import CLOCK, FRESH_NS, until
 from sidecar.standin import witness, worker_command
+from tests.harness.process import ahead, inheriting
 from tests.harness.stores import Consul, Etcd
 from tests.system.clusters import STORES
 
@@ -149,11 +150,8 @@ def test_once_that_is_stopped_says_whether_its_command_has_run(local: Competitor
 @pytest.mark.parametrize("kept", [False, True])
 def test_bug_a_terminal_that_was_gone_did_not_end_it(local: Competitors, kept: bool) -> None:
     """It kept lock and command, and nobody knew."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN if kept else signal.SIG_DFL)
-    try:
+    with inheriting(signal.SIGHUP, signal.SIG_IGN if kept else signal.SIG_DFL):
         process = local.start("a")
-    finally:
-        signal.signal(signal.SIGHUP, before)
     until("it to be active", local.active)
     process.send_signal(signal.SIGHUP)
     if kept:
@@ -183,13 +181,10 @@ def test_bug_a_signal_as_it_began_left_its_folder_behind(
     local: Competitors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, once: bool
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(HOLD)
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
+    monkeypatch.setenv("PYTHONPATH", ahead(tmp_path))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    try:
+    with inheriting(signal.SIGHUP, signal.SIG_DFL):
         process = local.start("a", *["--once"] * once)
-    finally:
-        signal.signal(signal.SIGHUP, before)
     until("its folder", lambda: (tmp_path / "held").exists() and list(tmp_path.glob("sidecar-exec-*")))
     process.send_signal(number)
 

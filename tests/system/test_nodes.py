@@ -18,8 +18,8 @@ import psutil
 import pytest
 
 from sidecar.demo.cluster import CLOCK, Cluster, DemoNode, free_ports, until
-from sidecar.servers.document import Document
 from sidecar.standin import set_faults, witness
+from tests.harness.standin import edit
 from tests.harness.stores import Consul, Etcd, Store
 from tests.system.clusters import STORES, backend_section, running, section_of
 
@@ -158,7 +158,10 @@ def test_bug_an_edit_of_server_xml_ended_the_server_at_the_next_start_of_the_sid
         assert node.process is not None
         node.process.kill()
         node.process.wait()
-        _edit(node, clientPort=str(free_ports(1)[0]) if client_port == "other" else client_port)
+        edit(
+            node.home / "server.xml",
+            clientPort=str(free_ports(1)[0]) if client_port == "other" else client_port,
+        )
         node.start()
         until("adoption", lambda: "adopted=True" in node.log.read_text())
         if client_port == "nonsense":
@@ -179,15 +182,10 @@ def test_bug_a_port_that_was_changed_between_two_starts_was_not_asked(tmp_path: 
         other = next(name for name in cluster.nodes if name != before)
         until("a candidate", lambda: _able(cluster))
         port = free_ports(1)[0]
-        _edit(cluster[other], clientPort=str(port))
+        edit(cluster[other].home / "server.xml", clientPort=str(port))
         done = cluster.sidecar("switchover", "--yes")
         assert done.returncode == 0, done.stderr
         socket.create_connection(("127.0.0.1", port), 5).close()
-
-
-def _edit(node: DemoNode, **values: str) -> None:
-    path = node.home / "server.xml"
-    path.write_bytes(Document(path.read_bytes()).with_values(values))
 
 
 @pytest.mark.parametrize("patient_pair", ["local"], indirect=True)

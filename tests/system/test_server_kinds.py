@@ -26,7 +26,7 @@ from sidecar.servers.aggregate import STANDBY_LIFETIME_MS
 from sidecar.servers.document import Document
 from sidecar.servers.serverxml import DETECTION_MS
 from tests.harness.process import wait_until
-from tests.harness.standin import Makes, Standin, standins
+from tests.harness.standin import Makes, Standin, edit, standins
 
 ROLES: tuple[Role, Role] = ("active", "standby")
 
@@ -116,7 +116,7 @@ def test_a_standby_that_has_activated_itself_is_noticed_also_while_it_stands_sti
 
 @pytest.mark.parametrize("address", ["127.0.0.7", "::1"])
 def test_bug_a_server_at_another_address_of_loopback_was_not_found(server: Standin, address: str) -> None:
-    server.xml.write_bytes(Document(server.xml.read_bytes()).with_values({"serverIp": address}))
+    edit(server.xml, serverIp=address)
     probe = kind_of(server).self_activated_probe()
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     assert not within(probe, 500).ok
@@ -129,7 +129,7 @@ def test_a_server_is_asked_where_it_was_when_it_was_prepared(server: Standin, cl
     """Who edits the file meanwhile changes nothing for it."""
     kind = kind_of(server)
     kind.prepare("standby")
-    server.xml.write_bytes(Document(server.xml.read_bytes()).with_values({"clientPort": client_port}))
+    edit(server.xml, clientPort=client_port)
     with accepting(server.client_port):
         assert within(kind.self_activated_probe(), 20_000).ok
         with accepting(server.web_port):
@@ -137,7 +137,7 @@ def test_a_server_is_asked_where_it_was_when_it_was_prepared(server: Standin, cl
 
 
 def test_a_server_without_a_web_port_is_ready_without_it(server: Standin) -> None:
-    server.xml.write_bytes(Document(server.xml.read_bytes()).with_values({"webAppsSslPort": "0"}))
+    edit(server.xml, webAppsSslPort="0")
     kind = kind_of(server)
     assert kind.prepare("active") is not None
     with accepting(server.client_port):
