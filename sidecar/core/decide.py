@@ -36,12 +36,14 @@ def begin(
     found: s.StartServer | None = None,
     *,
     stopping: bool = False,
+    ready: bool = False,
 ) -> s.Node:
     """Return the first state: nothing runs, or the server of run 0 that the guard still had.
 
-    *found* tells its role, epoch and deadline; it counts as not ready until a probe says so. Where no
-    active server was found, no hold from before is believed again: an earlier life of this sidecar
-    may have sent its release, and the store may carry that out at any time.
+    *found* tells its role, epoch and deadline. It is *ready* where the sidecar before us knew that it is,
+    else when a probe says so: one that has hung since is found out as any other. Where no active server was
+    found, no hold from before is believed again: an earlier life of this sidecar may have sent its release,
+    and the store may carry that out at any time.
     """
     memory = s.Memory(born_at=now, mark=mark.epoch, marked=mark.node, spent=mark.epoch)
     if found is None:
@@ -54,6 +56,8 @@ def begin(
     memory = replace(memory, spent=Epoch(found.epoch - 1))
     if stopping:
         return s.Node(s.Stopping(lease, found.run, lease.kill_at(policy), s.Again(now)), memory)
+    if ready:
+        return s.Node(s.Serving(lease, found.run), memory)
     return s.Node(s.Starting(lease, found.run, Instant(now + policy.start_timeout_ms)), memory)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 from sidecar.clock import Clock
 from sidecar.core import state as s
@@ -108,7 +109,7 @@ class LockLane:
 
 @dataclass(frozen=True, slots=True)
 class _Note:
-    """A cluster and a `Hold` in it."""
+    """A `Kept`, flat."""
 
     cluster: str
     node: str
@@ -116,15 +117,24 @@ class _Note:
     epoch: Epoch
     ttl_ms: int
     cookie: str
+    ready: bool = False
 
 
-def hold_to_note(cluster: str, hold: Hold) -> str:
-    """Return what the guard keeps for the sidecar after us."""
-    return encode(_Note(cluster, **asdict(hold))).decode()
+class Kept(NamedTuple):
+    """What the guard keeps for the sidecar after us."""
+
+    cluster: str
+    hold: Hold
+    ready: bool  # a probe has said so of the server
 
 
-def hold_from_note(note: str) -> tuple[str, Hold]:
-    """Return cluster and hold from a guard's note.
+def to_note(kept: Kept) -> str:
+    """Return *kept* as text."""
+    return encode(_Note(kept.cluster, **asdict(kept.hold), ready=kept.ready)).decode()
+
+
+def from_note(note: str) -> Kept:
+    """Return what a guard's note says.
 
     Raises:
         ValueError: It is no note of a version known here.
@@ -133,4 +143,5 @@ def hold_from_note(note: str) -> tuple[str, Hold]:
         found = decode("note", note.encode(), _Note)
     except BadDocument as error:
         raise ValueError(str(error)) from error
-    return found.cluster, Hold(found.node, found.instance, found.epoch, found.ttl_ms, found.cookie)
+    hold = Hold(found.node, found.instance, found.epoch, found.ttl_ms, found.cookie)
+    return Kept(found.cluster, hold, found.ready)

@@ -21,10 +21,10 @@ from sidecar.core.model import Role, View
 from sidecar.core.units import Instant
 from sidecar.errors import ConfigError, Refused, SidecarError
 from sidecar.plugins import load_backend
-from sidecar.ports import Backend, Hold
+from sidecar.ports import Backend
 from sidecar.runtime.hooks import Hooks, Place
 from sidecar.runtime.lanes import Lane
-from sidecar.runtime.locking import LockLane, hold_from_note
+from sidecar.runtime.locking import Kept, LockLane, from_note
 from sidecar.runtime.marks import MarkFile
 from sidecar.runtime.policy import kind_of, policy_of, watching_of
 from sidecar.runtime.probing import Watching
@@ -221,7 +221,7 @@ class Sidecar:
         if self._metrics is not None and self._api is not None:
             self._metrics.enforcement = self._servers.enforcement
             self._api.start(self._servers.enforcement)
-        self._servers.begin(adopt=True)
+        self._servers.begin(adopt=True, ready=isinstance(self._shell.node.phase, s.Serving))
         self._watcher = Watcher(self._backend, self._clock, self._saw, config.lock.ttl_ms)
         self._publisher = Publisher(
             self._backend, self._clock, self._shell.record, config.lock.ttl_ms, self._timeout_ms
@@ -270,14 +270,16 @@ class Sidecar:
 
     def _make_shell(self) -> Shell:
         instance = f"{self._config.node}-{uuid.uuid4().hex[:12]}"
-        found, hold = self._servers.adopted, self._adopted_hold()
-        policy = policy_of(self._config, self._kind, hold.instance if hold else instance, self._config.once)
+        found, kept = self._servers.adopted, self._kept()
+        instance = kept.hold.instance if kept else instance
+        policy = policy_of(self._config, self._kind, instance, self._config.once)
         server = None
         if found is not None:
             role: Role = "active" if found.role == "active" else "standby"
             server = s.StartServer(0, role, found.epoch, found.deadline_at)
         stopping = found is not None and found.stopping
-        node = begin(policy, self._clock.now(), self._mark, server, stopping=stopping)
+        ready = kept is not None and kept.ready
+        node = begin(policy, self._clock.now(), self._mark, server, stopping=stopping, ready=ready)
         return Shell(
             node,
             policy,
@@ -295,8 +297,8 @@ class Sidecar:
             api=None if self._api is None else self._api.url,
         )
 
-    def _adopted_hold(self) -> Hold | None:
-        """Return the hold that the guard kept for us, and take it over.
+    def _kept(self) -> Kept | None:
+        """Return what the guard kept for us, and take the hold over.
 
         Raises:
             Refused: The guard runs a server that is none of this cluster and node, or of a version whose note
@@ -306,7 +308,7 @@ class Sidecar:
         if found is None or found.role != "active":
             return None
         try:
-            cluster, hold = hold_from_note(note_text(found.note))
+            kept = from_note(note_text(found.note))
         except ValueError as error:
             events.LOG.debug("note", exc_info=True)
             raise Refused(
@@ -314,14 +316,15 @@ class Sidecar:
                 "cannot read; its server ends at its deadline: then start again. Sooner: start the version "
                 "that has started it, or kill that guard"
             ) from error
-        if (cluster, hold.node) != (self._config.cluster, self._config.node):
+        if (kept.cluster, kept.hold.node) != (self._config.cluster, self._config.node):
+            whose = f"{kept.hold.node} in {kept.cluster}"
             raise Refused(
-                f"{self._config.paths.run}: the guard there runs the server of {hold.node} in {cluster}; "
+                f"{self._config.paths.run}: the guard there runs the server of {whose}; "
                 "renamed? stop the sidecar under the old name (`systemctl stop`) before, or wait until that "
                 "server has ended; else give each cluster and node its own paths.run"
             )
-        self._locks.adopt(hold)
-        return hold
+        self._locks.adopt(kept.hold)
+        return kept
 
     def _serving(self) -> Serving:
         server = self._config.server

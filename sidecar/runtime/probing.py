@@ -64,10 +64,18 @@ class Prober:
         self._changing = threading.Lock()
         self._thread: threading.Thread | None = None
 
-    def look_at(self, run: s.Run, role: Role, watching: Watching, activated: Probe | None) -> None:
-        """Ask this run from now on. One that needs no asking is ready at once."""
-        at_once = role == "standby" or watching.ready is None
-        subject = _Subject(run, role, at_once, watching, activated)
+    def look_at(
+        self,
+        run: s.Run,
+        role: Role,
+        watching: Watching,
+        activated: Probe | None,
+        *,
+        ready: bool = False,
+    ) -> None:
+        """Ask this run from now on. One that needs no asking is ready at once; *ready*: that is known."""
+        at_once = not ready and (role == "standby" or watching.ready is None)
+        subject = _Subject(run, role, ready or at_once, watching, activated)
         with self._changing:
             self._subject = subject
         if at_once:

@@ -92,15 +92,15 @@ class ServerLane:
         """The server found with the guard."""
         return self._guard.adopted
 
-    def begin(self, *, adopt: bool) -> None:
-        """Go on with the server that was found as run 0, and take in what was told meanwhile."""
+    def begin(self, *, adopt: bool, ready: bool = False) -> None:
+        """Go on with the server that was found as run 0, *ready* or not, and take in what was told since."""
         found = self._guard.adopted
         if found is not None and adopt:
             self._names[found.run] = 0
             role: Role = "active" if found.role == "active" else "standby"
             self._roles[0], self._epochs[0] = role, found.epoch
             if found.server_pid is not None:
-                self._begun(0, found.server_pid, found.started_at)
+                self._begun(0, found.server_pid, found.started_at, ready=ready)
         with self._telling:
             early, self._early = self._early or [], None
             for event in early:
@@ -133,6 +133,11 @@ class ServerLane:
         """Move the deadline of *run*, also of one that is being prepared."""
         self._deadlines[run] = deadline
         self._order(run, lambda name: self._guard.extend(name, deadline, note))
+
+    def keep(self, run: s.Run, note: str | None) -> None:
+        """Leave a *note* other than None for the sidecar after us."""
+        if note is not None:
+            self._order(run, lambda name: self._guard.note(name, note))
 
     def stop(self, run: s.Run, kill_at: Instant) -> None:
         """Stop *run* gracefully; the guard kills it at *kill_at*.
@@ -287,11 +292,11 @@ class ServerLane:
             case _:
                 LOG.debug("guard event of an unknown run: %s", event)
 
-    def _begun(self, run: s.Run, pid: int, at: Instant) -> None:
+    def _begun(self, run: s.Run, pid: int, at: Instant, *, ready: bool = False) -> None:
         self._pids = {run: (pid, at)}
         try:
             activated = self._kind.self_activated_probe() if self._roles[run] == "standby" else None
-            self._prober.look_at(run, self._roles[run], self._watching(), activated)
+            self._prober.look_at(run, self._roles[run], self._watching(), activated, ready=ready)
         except SidecarError as error:  # server.xml became unreadable while it runs: say so, leave it be
             emit(Raised(text=f"cannot probe the server: {error}"))
             if run == 0:  # it was ready, or nearly so, under the sidecar before this one

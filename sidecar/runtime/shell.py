@@ -20,12 +20,12 @@ from sidecar.core.decide import decide
 from sidecar.core.model import FINISHED, HistoryEntry, NodeRecord, ServerStats, Settings, View
 from sidecar.core.outlook import describe, wake_at
 from sidecar.core.units import NO_EPOCH, Epoch, Instant
-from sidecar.errors import BackendError, Conflict
+from sidecar.errors import BackendError, Conflict, OutcomeUnknown
 from sidecar.events import LOG, Notice, Raised, RequestEnded, TookOver, emit
 from sidecar.ports import Backend
 from sidecar.runtime.hooks import Hooks
 from sidecar.runtime.lanes import Health, Lane
-from sidecar.runtime.locking import LockLane, hold_to_note
+from sidecar.runtime.locking import Kept, LockLane, to_note
 from sidecar.runtime.marks import MarkFile
 from sidecar.runtime.namesakes import Namesakes
 from sidecar.runtime.older import OlderStore
@@ -97,6 +97,7 @@ class Shell:
         self._files = Lane("files")
         self._health = Health("request or history")
         self._published: object = None
+        self._ended: tuple[str, str] | None = None  # the request that was last told to be over
         self._unreadable: set[str] = set()
         self._namesakes = Namesakes()
         self._older = OlderStore()
@@ -199,8 +200,8 @@ class Shell:
 
     def note(self, epoch: Epoch) -> str | None:
         """Return what the guard keeps for the sidecar after us."""
-        hold = self._locks.hold(epoch)
-        return None if hold is None else hold_to_note(self._cluster, hold)
+        hold, ready = self._locks.hold(epoch), isinstance(self.node.phase, s.Serving)
+        return None if hold is None else to_note(Kept(self._cluster, hold, ready))
 
     def _epoch(self) -> Epoch:
         phase = self.node.phase
@@ -223,8 +224,12 @@ class Shell:
         except BackendError as error:
             self._health.ill(error)
             self._inbox.put(s.AnswerFailed())
+            if not isinstance(error, OutcomeUnknown):
+                return
         request = answer.request
-        if request.state in FINISHED:
+        ended = (request.id, request.state)
+        if request.state in FINISHED and ended != self._ended:  # not told before, when it may have been lost
+            self._ended = ended
             emit(
                 RequestEnded(
                     kind=request.kind,
@@ -276,6 +281,8 @@ class Shell:
         old, new = before.phase, self.node.phase
         record = self._shape(now)
         if type(old) is not type(new):
+            if isinstance(new, s.Serving):
+                self._servers.keep(new.run, self.note(new.lease.epoch))
             emit(role_change(before, self.node, seen, now, record), level_of(before, self.node, seen))
         shape = replace(record, lease_left_ms=None)
         if shape != self._published:

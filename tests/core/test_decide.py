@@ -536,8 +536,18 @@ def test_a_found_active_server_is_taken_over_under_its_deadline() -> None:
     assert renew.actions == (s.Renew(EPOCH),)
     ready = decide(renew.node, s.ServerReady(0), NOW, POLICY)
     assert ready == s.Step(s.Node(s.Serving(LEASE, 0), renew.node.memory))
-    stopping = begin(POLICY, NOW, s.Mark(), found, stopping=True)
+    stopping = begin(POLICY, NOW, s.Mark(), found, stopping=True, ready=True)
     assert stopping.phase == s.Stopping(LEASE, 0, at(8_000), s.Again(NOW))
+
+
+def test_bug_a_found_server_that_was_ready_had_the_whole_start_timeout_again() -> None:
+    """One that hung was found out after that, not by its probes; a slow one did not count as active."""
+    node = begin(POLICY, NOW, s.Mark(), s.StartServer(0, "active", EPOCH, LEASE.deadline), ready=True)
+
+    assert node.phase == s.Serving(LEASE, 0)
+    assert decide(node, s.Tick(), NOW, POLICY).actions == (s.Renew(EPOCH),)
+    sick = decide(node, s.ServerSick(0, "no answer"), NOW, POLICY)
+    assert isinstance(sick.node.phase, s.Stopping)
 
 
 def test_a_found_standby_server_goes_on() -> None:

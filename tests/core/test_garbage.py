@@ -32,7 +32,7 @@ from sidecar.documents import EPOCH_MAX, decode, encode
 from sidecar.errors import BackendError, BadDocument, ConfigError, EpochBehind
 from sidecar.operate import status, words
 from sidecar.ports import Hold
-from sidecar.runtime.locking import hold_from_note, hold_to_note
+from sidecar.runtime.locking import Kept, from_note, to_note
 from sidecar.runtime.marks import MarkFile
 from tests.core.garbage import CONSUL_LOCK, FIXED, SOUND, TREES, documents
 from tests.core.made import EPOCH as MINE
@@ -298,26 +298,28 @@ def test_a_mark_that_is_a_pipe_or_a_folder_holds_nobody_up(tmp_path: Path) -> No
 
 
 HOLD = Hold("node-a", "node-a-1", Epoch(7), 10_000, "12:34")
+KEPT = Kept("c", HOLD, ready=True)
 
 
 def test_a_note_is_what_was_noted() -> None:
-    assert hold_from_note(hold_to_note("c", HOLD)) == ("c", HOLD)
+    assert from_note(to_note(KEPT)) == KEPT
 
 
 @UNHURRIED
 @given(st.data())
 def test_a_note_is_a_hold_or_refused(data: st.DataObject) -> None:
-    fields = json.loads(hold_to_note("c", HOLD))
+    fields = json.loads(to_note(KEPT))
     for _ in range(data.draw(st.integers(0, 2))):
         name = data.draw(st.sampled_from(sorted(fields)) | st.text(max_size=5))
         fields[name] = data.draw(TREES)
     note = data.draw(st.sampled_from([json.dumps(fields), json.dumps(fields)[:-1]]) | st.text(max_size=20))
     try:
-        cluster, hold = hold_from_note(note)
+        cluster, hold, ready = from_note(note)
     except ValueError:
         return
     assert type(cluster) is type(hold.node) is type(hold.instance) is type(hold.cookie) is str
     assert type(hold.epoch) is type(hold.ttl_ms) is int
+    assert type(ready) is bool
     decode(LOCK, encode(LockRecord(hold.node, hold.instance, hold.epoch, hold.ttl_ms)), LockRecord)
 
 
@@ -326,4 +328,4 @@ def test_a_note_is_a_hold_or_refused(data: st.DataObject) -> None:
 )
 def test_what_is_no_note_is_refused(note: str) -> None:
     with pytest.raises(ValueError):
-        hold_from_note(note)
+        from_note(note)

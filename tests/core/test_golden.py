@@ -47,7 +47,7 @@ from sidecar.guard import connect, proof, record, told, wire
 from sidecar.guard import events as g
 from sidecar.plugins import load_backend
 from sidecar.ports import BackendSettings, Hold
-from sidecar.runtime.locking import hold_from_note, hold_to_note
+from sidecar.runtime.locking import Kept, from_note, to_note
 from sidecar.runtime.marks import MarkFile
 from tests.harness.played import listener
 
@@ -387,8 +387,8 @@ def test_a_configuration_with_every_key(tmp_path: Path) -> None:
 
 def test_the_note_that_a_guard_keeps() -> None:
     for document in novel(raw("note.json")):
-        assert hold_from_note(document.decode()) == ("plant-7", HOLD)
-    assert keeps(json.loads(hold_to_note("plant-7", HOLD)), json.loads(NOTE))
+        assert from_note(document.decode()) == Kept("plant-7", HOLD, ready=False)
+    assert keeps(json.loads(to_note(Kept("plant-7", HOLD, ready=True))), json.loads(NOTE))
 
 
 @pytest.mark.parametrize("role", ["active", "standby"])

@@ -13,7 +13,7 @@ from sidecar.core import state as s
 from sidecar.core.units import Epoch, Instant
 from sidecar.errors import Denied, NotHolder, NotSent, OutcomeUnknown
 from sidecar.ports import HeldBy
-from sidecar.runtime.locking import LockLane, hold_from_note, hold_to_note
+from sidecar.runtime.locking import Kept, LockLane, from_note, to_note
 from tests.core.made import POLICY
 from tests.runtime.stubs import NOW, Inbox, Store, clock, grant, hold
 
@@ -177,8 +177,18 @@ def test_a_release_whose_grant_never_came_releases_nothing_else(
     assert store.calls("release") == []
 
 
-def test_a_note_gives_the_hold_back() -> None:
-    assert hold_from_note(hold_to_note("plant-7", hold())) == ("plant-7", hold())
+@pytest.mark.parametrize("ready", [True, False])
+def test_a_note_gives_back_what_was_kept(ready: bool) -> None:
+    kept = Kept("plant-7", hold(), ready)
+
+    assert from_note(to_note(kept)) == kept
+
+
+def test_a_note_of_a_version_that_does_not_say_is_of_a_server_that_is_not_ready() -> None:
+    said = json.loads(to_note(Kept("plant-7", hold(), ready=True)))
+    del said["ready"]
+
+    assert from_note(json.dumps(said)) == Kept("plant-7", hold(), ready=False)
 
 
 @pytest.mark.parametrize(
@@ -187,11 +197,11 @@ def test_a_note_gives_the_hold_back() -> None:
 )
 def test_what_is_no_note_of_ours_is_refused(note: str) -> None:
     with pytest.raises(ValueError):
-        hold_from_note(note)
+        from_note(note)
 
 
 def test_a_note_of_a_later_version_is_refused() -> None:
-    later = json.dumps(json.loads(hold_to_note("plant-7", hold())) | {"v": 2})
+    later = json.dumps(json.loads(to_note(Kept("plant-7", hold(), ready=False))) | {"v": 2})
 
     with pytest.raises(ValueError, match="version 2 is not known"):
-        hold_from_note(later)
+        from_note(later)

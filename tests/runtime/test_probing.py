@@ -100,6 +100,15 @@ def test_ready_is_told_once_and_only_when_it_is(prober: Prober, inbox: Inbox) ->
     assert (ready.asked, inbox.rest()) == (3, [s.ServerReady(1)])
 
 
+def test_one_that_is_known_to_be_ready_is_asked_whether_it_lives(prober: Prober, inbox: Inbox) -> None:
+    ready, alive = Answers(NO), Answers(NO, NO, NO, OK)
+    prober.look_at(0, "active", replace(QUICK, ready=ready, alive=alive), None, ready=True)
+    alive.await_asked(4)
+
+    assert ready.asked == 0
+    assert inbox.rest() == [s.ServerSick(0, "3 probes failed in a row: port 6460: connection refused")]
+
+
 def test_a_late_answer_does_not_make_a_run_ready_that_is_over(prober: Prober, inbox: Inbox) -> None:
     held, go_on = threading.Event(), threading.Event()
 

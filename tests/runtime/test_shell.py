@@ -20,7 +20,7 @@ from sidecar.core import state as s
 from sidecar.core.model import HistoryEntry, Override, Settings
 from sidecar.core.units import Epoch, Instant
 from sidecar.errors import Conflict, NotHolder, NotSent, OutcomeUnknown
-from sidecar.runtime.locking import LockLane, hold_from_note
+from sidecar.runtime.locking import Kept, LockLane, from_note
 from sidecar.runtime.marks import MarkFile
 from sidecar.runtime.serving import ServerLane
 from sidecar.runtime.shell import STATS_EVERY_MS, Broken, Reload, Shell
@@ -50,6 +50,9 @@ class Servers:
 
     def extend(self, run: int, deadline: int, note: str | None) -> None:
         self.orders.append(("extend", run, deadline, note))
+
+    def keep(self, run: int, note: str | None) -> None:
+        self.orders.append(("keep", run, note))
 
     def stop(self, run: int, kill_at: int) -> None:
         self.orders.append(("stop", run, kill_at))
@@ -97,6 +100,45 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
     made = Stage(tmp_path)
     yield made
     made.close()
+
+
+def test_the_next_sidecar_is_told_at_once_that_the_server_is_ready(stage: Stage) -> None:
+    stage.shell.node = s.Node(s.Starting(serving().lease, 3, at(60_000)), s.Memory(mark=EPOCH, runs=3))
+    assert not from_note(str(stage.shell.note(EPOCH))).ready
+    stage.inbox.put(s.ServerReady(3))
+    stage.inbox.put(Broken("end of the test"))
+
+    with pytest.raises(RuntimeError, match="end of the test"):
+        stage.shell.run()
+
+    assert [from_note(order[2]) for order in stage.servers.orders if order[:2] == ("keep", 3)] == [
+        Kept("plant-7", hold(EPOCH), ready=True)
+    ]
+
+
+def answer_to(stage: Stage, *outcomes: object) -> list[events.Event]:
+    """Answer a switchover as often as there are *outcomes* of the write; return what was told of its end."""
+    told: list[events.Event] = []
+    done = replace(request("switchover", to="b"), state="done")
+    stage.store.script("write", *outcomes)
+    with events.listening(told.append):
+        for _ in outcomes:
+            stage.shell._answer(s.Answer(done, 5), EPOCH)
+    return [event for event in told if isinstance(event, events.RequestEnded)]
+
+
+def test_bug_the_end_of_a_request_was_told_that_was_not_written(stage: Stage) -> None:
+    assert answer_to(stage, NotSent("x"), NotSent("x")) == []
+    assert stage.inbox.next() == s.AnswerFailed()
+
+
+@pytest.mark.parametrize(
+    "outcomes", [(NotSent("x"), None), (OutcomeUnknown("x"), None), (None, Conflict("x"))]
+)
+def test_bug_the_end_of_a_request_was_told_again_at_each_attempt(
+    stage: Stage, outcomes: tuple[object, ...]
+) -> None:
+    assert len(answer_to(stage, *outcomes)) == 1
 
 
 def test_a_broken_part_ends_the_shell(stage: Stage) -> None:
@@ -193,7 +235,7 @@ def test_the_orders_go_where_they_belong(stage: Stage) -> None:
 
     extend, stop, kill = stage.servers.orders
     assert extend[:3] == ("extend", 3, at(5_000))
-    assert hold_from_note(extend[3]) == ("plant-7", hold(EPOCH)), "the next sidecar finds the hold"
+    assert from_note(extend[3]) == Kept("plant-7", hold(EPOCH), ready=True), "for the next sidecar"
     assert (stop, kill) == (("stop", 3, at(6_000)), ("kill", 3))
     assert stage.inbox.next() == s.CallFailed("x")
     assert stage.inbox.next() == s.Released(EPOCH)

@@ -148,6 +148,12 @@ class GuardClient:
 
         self._with(run, do)
 
+    def note(self, run: str, note: object) -> None:
+        def do(tree: Tree) -> None:
+            tree.note = note
+
+        self._with(run, do)
+
     def stop(self, run: str, kill_at: Instant) -> None:
         self._with(run, lambda tree: self.guard.stop(tree, kill_at))
 

@@ -22,6 +22,7 @@ MUTANTS = (
     Mutant("an epoch that others had is believed", "sidecar/core/decide.py", "        spent=max(memory.spent, marks.taken_by_others(view, policy)),\n", "", f"{DECIDE}::test_bug_a_late_request_got_an_epoch_from_a_wiped_store_that_another_node_had_had"),
     Mutant("an epoch that two nodes had is one store's", "sidecar/core/marks.py", "return Epoch(memory.mark + 1), None", "return memory.mark, memory.marked", f"{DECIDE}::test_bug_a_late_request_made_a_wiped_store_look_as_new_as_the_old_one"),
     # taking the lock
+    Mutant("a server that was ready has the whole start_timeout again", "sidecar/core/decide.py", "    if ready:\n        return s.Node(s.Serving(lease, found.run), memory)\n", "", f"{DECIDE}::test_bug_a_found_server_that_was_ready_had_the_whole_start_timeout_again"),
     Mutant("spent epoch believed", "sidecar/core/decide.py", "grant.epoch > memory.spent and ", "", f"{DECIDE}::test_a_grant_that_may_not_be_used_is_given_back_and_spent"),
     Mutant("a restart forgets whose the last epoch was", "sidecar/core/decide.py", ", marked=mark.node", "", f"{DECIDE}::test_a_sidecar_that_was_restarted_knows_whose_the_last_epoch_was"),
     Mutant("a found server's epoch is nobody's", "sidecar/core/decide.py", "mark=found.epoch, marked=policy.node", "mark=found.epoch", f"{DECIDE}::test_a_sidecar_that_was_restarted_knows_whose_the_last_epoch_was"),
