@@ -1,9 +1,9 @@
 """How the log is written: text for people, JSON for programs, both with priorities for systemd's journal.
 
 Rule 1.  Writing never blocks the caller: lines go through a bounded queue, and what a stuck reader makes
-         overflow is counted.
-Rule 2.  Nobody forges a line: what servers print and errors say has its control characters escaped, so that
-         each event is one line, and only a traceback, whose lines are indented, is several.
+         overflow is counted. What servers and hooks print never takes the last room from our own events.
+Rule 2.  Nobody forges a line: what servers and hooks print and errors say has its control characters
+         escaped, so that each event is one line, and only a traceback, whose lines are indented, is several.
 """
 
 import json
@@ -14,13 +14,23 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Protocol, TextIO
+from typing import NamedTuple, Protocol, TextIO
 
 from sidecar.events import LOG
 
 QUEUE_LINES_MAX = 10_000
+OWN_LINES = 1_000
+"""Of these, for events alone: an alarm must not be lost because a server floods the log."""
 PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 """Of syslog, as ``sd-daemon(3)`` wants them at the beginning of a line."""
+
+
+class Printed(NamedTuple):
+    """A line that somebody else has printed: the server on a *stream*, or a hook of that name."""
+
+    line: str
+    stream: str | None = None
+    hook: str | None = None
 
 
 class Style(Protocol):
@@ -30,13 +40,13 @@ class Style(Protocol):
         """Return the lines of an event."""
         ...
 
-    def output(self, stream: str, line: str) -> str:
-        """Return the line for one that the server printed on *stream*."""
+    def output(self, printed: Printed) -> str:
+        """Return the line for one that somebody else has printed."""
         ...
 
 
 class TextLine(logging.Formatter):
-    """``2026-11-26 12:01:02.345+0100 warning role_changed node=a …``, and ``server| …``."""
+    """``2026-11-26 12:01:02.345+0100 warning role_changed node=a …``, ``server| …``, ``hook NAME| …``."""
 
     def __init__(self, *, stamped: bool = True) -> None:
         super().__init__()
@@ -51,9 +61,10 @@ class TextLine(logging.Formatter):
         trace = self.formatException(record.exc_info).split("\n") if record.exc_info else []
         return "\n".join([" ".join(words), *(f"  {_safe(line)}" for line in trace)])
 
-    def output(self, stream: str, line: str) -> str:
-        """Return the server's line so that it cannot pass for one of ours."""
-        return f"server| {_safe(line.rstrip(chr(13)))}"
+    def output(self, printed: Printed) -> str:
+        """Return the line so that it cannot pass for one of ours."""
+        whose = "server" if printed.hook is None else f"hook {printed.hook}"
+        return f"{whose}| {_safe(printed.line.rstrip(chr(13)))}"
 
 
 class JsonLine(logging.Formatter):
@@ -68,9 +79,11 @@ class JsonLine(logging.Formatter):
             line["traceback"] = self.formatException(record.exc_info)
         return json.dumps(line | fields, default=str)
 
-    def output(self, stream: str, line: str) -> str:
-        """Return the server's line as an event."""
-        return self.format(_record(logging.INFO, "server_output", {"stream": stream, "line": line}))
+    def output(self, printed: Printed) -> str:
+        """Return the line as an event."""
+        event = "server_output" if printed.hook is None else "hook_output"
+        fields = {name: value for name, value in printed._asdict().items() if value is not None}
+        return self.format(_record(logging.INFO, event, fields))
 
 
 class Journal:
@@ -84,9 +97,9 @@ class Journal:
         priority = PRIORITIES.get(record.levelno, PRIORITIES[logging.INFO])
         return "\n".join(f"<{priority}>{line}" for line in self._style.format(record).split("\n"))
 
-    def output(self, stream: str, line: str) -> str:
-        """Return the server's line at the priority of information."""
-        return f"<{PRIORITIES[logging.INFO]}>{self._style.output(stream, line)}"
+    def output(self, printed: Printed) -> str:
+        """Return the line at the priority of information."""
+        return f"<{PRIORITIES[logging.INFO]}>{self._style.output(printed)}"
 
 
 def _record(level: int, event: str, fields: Mapping[str, object]) -> logging.LogRecord:
@@ -126,8 +139,11 @@ class Outlet:
         self._thread = threading.Thread(target=self._write, name="log", daemon=True)
         self._thread.start()
 
-    def put(self, line: str) -> None:
-        """Queue *line*, or count it as dropped."""
+    def put(self, line: str, *, leaving: int = 0) -> None:
+        """Queue *line*, or count it as dropped: also where less room than *leaving* would be left."""
+        if self._lines.qsize() >= QUEUE_LINES_MAX - leaving:
+            self._dropped += 1
+            return
         try:
             self._lines.put_nowait(line)
         except queue.Full:
@@ -155,7 +171,7 @@ class Outlet:
 
 
 class Log(Outlet):
-    """The outlet of our own log, to which what the server prints goes as well."""
+    """The outlet of our own log, to which what server and hooks print goes as well, at level ``info``."""
 
     def __init__(self, stream: TextIO, style: Style) -> None:
         self._style = style
@@ -163,11 +179,19 @@ class Log(Outlet):
 
     def server(self, stream: str, line: str) -> None:
         """Write a line that the server printed on *stream*."""
-        self.put(self._style.output(stream, line))
+        self._printed(Printed(line, stream=stream))
+
+    def hook(self, name: str, line: str) -> None:
+        """Write a line that the hook *name* printed."""
+        self._printed(Printed(line, hook=name))
 
     def event(self, record: logging.LogRecord) -> None:
         """Write an event."""
         self.put(self._style.format(record))
+
+    def _printed(self, printed: Printed) -> None:
+        if LOG.isEnabledFor(logging.INFO):
+            self.put(self._style.output(printed), leaving=OWN_LINES)
 
     def _lost(self, count: int) -> str:
         return self._style.format(_record(logging.WARNING, "log_lines_dropped", {"lines": count}))

@@ -40,11 +40,12 @@ MAY_IMPORT = {
     # the sidecar's side of the guard's socket; what the guard process runs is GUARD below
     "sidecar/guard/": BESIDE_GUARD,
     # and of a hook's; what the keeper of a hook runs is ALONE below
-    "sidecar/hooks/": ("sidecar.hooks", "sidecar.guard", "sidecar.core", "sidecar.clock"),
+    "sidecar/hooks/": ("sidecar.hooks", "sidecar.guard", "sidecar.core", "sidecar.clock", "sidecar.signals"),
     "sidecar/standin/": ("sidecar.standin",),  # plays a foreign program, and may run without ours
     "sidecar/clock.py": ("sidecar.core",),
     "sidecar/certificate.py": (),
     "sidecar/errors.py": (),
+    "sidecar/signals.py": (),
     "sidecar/documents.py": ("sidecar.core", "sidecar.errors", "sidecar.ports"),
     "sidecar/ports.py": ("sidecar.core", "sidecar.clock"),
     # beside the command line, on the same operations; of the runtime it knows what it is told at each turn

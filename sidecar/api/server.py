@@ -1,4 +1,4 @@
-"""The API of one sidecar: binds at the start, serves on its own thread, and begins again when that fails.
+"""The API of one sidecar: binds, serves on its own thread, and begins again when that fails.
 
 A failure in here is an alarm and a new loop, never the end of the sidecar: the server under it is worth more
 than an answer about it.
@@ -26,7 +26,7 @@ from sidecar.config import Config
 from sidecar.config.address import of_api, parse
 from sidecar.core.model import Enforcement
 from sidecar.errors import ConfigError
-from sidecar.events import LOG, Raised, emit
+from sidecar.events import LOG, Notice, Raised, emit
 from sidecar.runtime.turn import Turn
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 BACKLOG = 128
 JOIN_WITHIN_S = 1.0
 AGAIN_FIRST_S, AGAIN_MAX_S = 0.5, 30.0
+LIVED_MS = 60_000
+"""After so long a failure is another one, and begins again at once."""
 SHOW_EVERY_S = 0.25
 """At most so often the whole state is sent to the readers of ``/events``."""
 
@@ -54,21 +56,13 @@ class Api:
         metrics: "Callable[[], bytes] | None" = None,
         limits: Limits = USUAL,
     ) -> None:
-        """Bind, and load the certificate; nothing is served yet.
-
-        Raises:
-            ConfigError: The address cannot be listened on, or the certificate cannot be used.
-        """
+        """Nothing is touched yet."""
         api = config.api
         assert api.listen is not None
         self._config, self._clock, self._runs, self._metrics = config, clock, runs, metrics
         self._limits = limits
-        self._certificates = (
-            Certificates(Path(api.tls_cert_file), Path(api.tls_key_file))
-            if api.tls_cert_file and api.tls_key_file
-            else None
-        )
-        encrypted = self._certificates is not None
+        self._certificates: Certificates | None = None
+        encrypted = api.tls_cert_file is not None
         self.url = of_api(api.listen, encrypted=encrypted)
         self._access = Access(api.token, encrypted=encrypted, plain_too=api.plain_http_commands)
         self._memory = Memory(clock, config.cluster, config.backend, config.node, self.url)
@@ -79,11 +73,28 @@ class Api:
         self._showing = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stack = ExitStack()
-        self._listener = self._stack.enter_context(_bind(api.listen))
+        self._listener: socket.socket | None = None
         self._thread = threading.Thread(target=self._live, name="api", daemon=True)
 
+    def open(self) -> None:
+        """Load the certificate and bind, unless that is done.
+
+        Raises:
+            ConfigError: The certificate cannot be used, or the address cannot be listened on.
+        """
+        api = self._config.api
+        if self._certificates is None and api.tls_cert_file and api.tls_key_file:
+            self._certificates = Certificates(Path(api.tls_cert_file), Path(api.tls_key_file))
+        if self._listener is None:
+            assert api.listen is not None
+            self._listener = self._stack.enter_context(_bind(api.listen))
+
     def start(self, enforcement: Enforcement) -> None:
-        """Serve, and listen to what happens. *enforcement* is shown in the status."""
+        """Serve as soon as it can be opened, and listen to what happens.
+
+        Args:
+            enforcement: Shown in the status.
+        """
         self._memory.enforcement = enforcement
         self._stack.enter_context(events.listening(self._heard))
         self._thread.start()
@@ -128,16 +139,27 @@ class Api:
     # On the API's thread.
 
     def _live(self) -> None:
-        backoff = Backoff(AGAIN_FIRST_S, AGAIN_MAX_S)
+        backoff, said = Backoff(AGAIN_FIRST_S, AGAIN_MAX_S), ""
         while not self._closing.is_set():
+            began = self._clock.now()
             try:
+                self.open()
+                if said:
+                    emit(Notice(text=f"api: begins at {self.url}"))
+                    said = ""
                 asyncio.run(self._serve())
+            except ConfigError as error:  # at a start under a server that runs
+                if str(error) != said:
+                    said = str(error)
+                    emit(Raised(text=f"{error}; the API begins when that is mended"))
             except (Exception, asyncio.CancelledError) as error:  # the outermost frame of the thread
                 if self._closing.is_set():
                     return
                 LOG.debug("api", exc_info=True)
                 emit(Raised(text=f"api: failed, and begins again: {type(error).__name__}: {error}"))
             self._loop = None
+            if self._clock.now() - began > LIVED_MS:
+                backoff.reset()
             self._closing.wait(backoff.next_s())
 
     async def _serve(self) -> None:
@@ -149,6 +171,7 @@ class Api:
 
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(_note)
+        assert self._listener is not None
         doors: list[Door] = []
         routes = self._routes(lambda: doors[0])
         runner = web.AppRunner(
@@ -239,7 +262,7 @@ def _bind(listen: str) -> socket.socket:
             found.host, found.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         both = family == socket.AF_INET6 and found.host == "::" and socket.has_dualstack_ipv6()
-        made = socket.create_server(address[:2], family=family, backlog=BACKLOG, dualstack_ipv6=both)
+        made = socket.create_server(address, family=family, backlog=BACKLOG, dualstack_ipv6=both)
     except OSError as error:
         raise ConfigError(f"api.listen: {listen}: {(error.strerror or str(error)).lower()}") from error
     made.setblocking(False)

@@ -126,8 +126,8 @@ def _config_path(ctx: click.Context, param: click.Parameter, value: str | None) 
     return None if path is None else Path(path)
 
 
-def load_config(path: Path | None) -> "Config":
-    """Read the configuration.
+def load_config(path: Path | None, *, patient: bool = False) -> "Config":
+    """Read the configuration; *patient*: as `sidecar.config.load` has it.
 
     Raises:
         ConfigError: It is missing or wrong.
@@ -136,7 +136,7 @@ def load_config(path: Path | None) -> "Config":
 
     from sidecar.config import load
 
-    return load(path, os.environ)
+    return load(path, os.environ, patient=patient)
 
 
 def open_desk(config: "Config") -> "Desk":

@@ -5,7 +5,8 @@ Three places, the stronger last: the file, the environment, the command line of 
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from sidecar.config import compound, kinds, reader
@@ -43,6 +44,8 @@ class Sources:
         self.document = document or reader.Document({}, {})
         self.found: dict[str, Given] = {}
         self.plugin: str | None = None  # name of the section that belongs to a plug-in
+        self.patient = False
+        self.trouble: list[str] = []  # where patient
 
     def problem(self, path: str, message: str) -> SidecarError:
         """Return the error about *path*, naming where it was written."""
@@ -50,6 +53,16 @@ class Sources:
         origin = given.origin if given else self.at(path)
         named = origin.label if origin.names_key else f"{origin.label}: {printable(path)}"
         return origin.error(f"{named}: {message}" if path else f"{origin.label}: {message}")
+
+    @contextmanager
+    def tolerated(self) -> Iterator[None]:
+        """Where patient, note what would be raised instead of raising it."""
+        try:
+            yield
+        except SidecarError as error:
+            if not self.patient:
+                raise
+            self.trouble.append(str(error))
 
     def at(self, path: str) -> Origin:
         """Return the place of *path* in the file."""

@@ -3,6 +3,7 @@
 Order: read, sort by key, parse each value, fill in defaults, check what keys mean together, read secrets.
 """
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,26 +19,29 @@ SIZE_MAX = 1_000_000
 """Bytes in a configuration. A large one has 10 KB; more is a mistake, and time is spent on it."""
 
 
-def load(path: Path | None, environ: Mapping[str, str]) -> Config:
+def load(path: Path | None, environ: Mapping[str, str], *, patient: bool = False) -> Config:
     """Read the configuration and everything it refers to.
 
     Args:
         path: The file; None: ``$SIDECAR_CONFIG``, else `DEFAULT_PATH`. Where neither exists and the
             environment gives both ``SIDECAR_CLUSTER`` and ``SIDECAR_BACKEND``, the environment is enough.
         environ: The process's environment.
+        patient: What is wrong with the files that ``api`` names is in `Config.trouble` instead of raised.
 
     Raises:
         ConfigError: One line that names the file or variable, the key, what is wrong and what would help.
     """
     chosen = path or (Path(environ["SIDECAR_CONFIG"]) if environ.get("SIDECAR_CONFIG") else None)
     alone = "SIDECAR_CLUSTER" in environ and "SIDECAR_BACKEND" in environ
-    if chosen is None and alone and not DEFAULT_PATH.exists():
-        return finish(g.Sources("environment"), environ)
+    if chosen is None and alone and not os.path.exists(DEFAULT_PATH):  # noqa: PTH110 - of a shut folder: no
+        sources = g.Sources("environment")
+        sources.patient = patient
+        return finish(sources, environ)
     chosen = chosen or DEFAULT_PATH
-    return from_text(_read(chosen), environ, source=g.label_of(chosen))
+    return from_text(_read(chosen), environ, source=g.label_of(chosen), patient=patient)
 
 
-def from_text(text: str, environ: Mapping[str, str], *, source: str) -> Config:
+def from_text(text: str, environ: Mapping[str, str], *, source: str, patient: bool = False) -> Config:
     """Check a configuration that is already in memory; *source* stands for its file in messages."""
     try:
         document = reader.read(text)
@@ -46,6 +50,7 @@ def from_text(text: str, environ: Mapping[str, str], *, source: str) -> Config:
         named = f"{place}: {g.printable(error.key)}" if error.key else place
         raise ConfigError(f"{named}: {error}") from error
     sources = g.Sources(source, document)
+    sources.patient = patient
     sources.plugin = g.plugin_section(g.backend_name(sources, environ))
     g.from_document(sources)
     return finish(sources, environ)
@@ -61,7 +66,7 @@ def finish(sources: g.Sources, environ: Mapping[str, str], **extra: object) -> C
     rules.check(sources, values)
     values |= rules.secrets(sources, values)
     plugin = rules.plugin_options(sources, values["backend"])
-    return build(values, plugin=plugin, source=sources.label, **extra)
+    return build(values, plugin=plugin, source=sources.label, trouble=tuple(sources.trouble), **extra)
 
 
 def _parsed(sources: g.Sources) -> dict[str, Any]:

@@ -179,7 +179,8 @@ def _api(sources: Sources, values: Values) -> None:
     cert, key = "api.tls_cert_file", "api.tls_key_file"
     for path in (cert, key):
         if values[path] is not None:
-            _readable(sources, path, values[path])
+            with sources.tolerated():
+                _readable(sources, path, values[path])
     _both(sources, values, cert, key)
 
 
@@ -194,7 +195,8 @@ def secrets(sources: Sources, values: Values) -> dict[str, Secret | None]:
     """
     token, file = values["api.token"], values["api.token_file"]
     if token is None and file is not None and values["api.listen"] is not None:
-        token = secret_from(sources, "api.token_file", file)
+        with sources.tolerated():
+            token = secret_from(sources, "api.token_file", file)
     return {"api.token": token} | _backend_secrets(sources, values)
 
 

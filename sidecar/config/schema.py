@@ -287,6 +287,8 @@ class Config(Group):
     """``exec --once``: the first exit of the command, or the first loss of the lock, is the end."""
     source: str = extra(str)
     """Where it came from, for messages."""
+    trouble: tuple[str, ...] = extra(tuple)
+    """What is wrong with the files of ``api``, where `load` was told to be patient."""
 
     def backend_settings(self) -> "BackendSettings":
         """Return what the backend gets. It holds secrets in plain text: never print it."""

@@ -18,6 +18,7 @@ from typing import NamedTuple
 from sidecar.clock import BootClock, Clock, left_s
 from sidecar.core.units import Instant
 from sidecar.guard import tree
+from sidecar.signals import name_of
 
 GRACE_MS = 5_000
 """For a keeper to start, to kill and to tell, on a busy machine. Then it is killed, with what is below it."""
@@ -131,7 +132,7 @@ class Errand:
             return f"not finished within {self._timeout_ms / 1000:g}s"
         if why or status is None:
             return why or "killed, and not proven dead"
-        return f"exit {status}" if status >= 0 else f"killed by {signal.Signals(-status).name}"
+        return f"exit {status}" if status >= 0 else f"killed by {name_of(-status)}"
 
 
 _LOST = "its keeper does not answer"

@@ -35,6 +35,7 @@ def families(
     yield _info("enforcement", "Who ends the server at its deadline.", enforcement=enforcement)
     yield from _standing(record, lease, now)
     yield _gauge("lease_ttl_seconds", "Time to live that is asked for the lease.", policy.ttl_ms / 1000)
+    yield _gauge("renew_every_seconds", "How often the lease is renewed.", policy.renew_every_ms / 1000)
     yield from _seen(node, policy)
     yield _gauge(
         "loop_age_seconds",

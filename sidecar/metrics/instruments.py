@@ -13,10 +13,11 @@ from sidecar.core.model import FINISHED, RequestKind, Role
 from sidecar.events import ProbeKind, ServerEnd
 from sidecar.metrics import causes
 from sidecar.metrics.calls import ANSWERS, CALLS, INTERNAL, OUTCOMES
+from sidecar.runtime.hooks import Name
 
 PREFIX = "aggregate_sidecar"
-RENEWAL_BUCKETS_S = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-"""From an embedded store (1 ms) to the time limit of a request under a long TTL. The clock tells whole ms."""
+RENEWAL_BUCKETS_S = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0)
+"""From an embedded store (1 ms) to a tenth of a TTL of 10 minutes. The clock tells whole ms."""
 
 ROLES: tuple[str, ...] = get_args(Role)
 STARTS = ("ready", "failed")
@@ -79,6 +80,9 @@ class Instruments:
         )
         self.probes = self._counter(
             "probes", "Probes of the server.", probe=get_args(ProbeKind), result=("ok", "failed")
+        )
+        self.hooks = self._counter(
+            "hooks", "Hooks that ran, by what came of them.", hook=get_args(Name), outcome=("ended", "failed")
         )
         self.self_activations = self._counter(
             "standby_self_activations",

@@ -50,6 +50,9 @@ class Ledger:
                 self._ended(fact)
             case e.Probed():
                 self._probed(fact)
+            case e.HookEnded():  # HookFailed, too
+                outcome = "failed" if isinstance(fact, e.HookFailed) else "ended"
+                self._count.hooks.labels(fact.hook, outcome).inc()
             case e.Raised():
                 self._count.alarms.inc()
             case e.RequestEnded():
@@ -81,6 +84,8 @@ class Ledger:
     def _ended(self, ended: e.ServerEnded) -> None:
         if ended.how == "not_started":
             self._begun(ended)
+        if ended.role == "standby" and ended.how == "deadline":
+            self._before = None  # of its age: the next one is no restart, but begins anew
         self._started(ended.run, "failed")
         self._count.ends.labels(ended.role, ended.how).inc()
 

@@ -73,7 +73,7 @@ class Hooks:
     """The hooks of a node. *configured* is asked anew for each: a reload may have changed them."""
 
     def __init__(
-        self, configured: Callable[[], Configured], place: Place, output: Callable[[str], None]
+        self, configured: Callable[[], Configured], place: Place, output: Callable[["Name", str], None]
     ) -> None:
         self._configured = configured
         self._place = place
@@ -108,7 +108,7 @@ class Hooks:
             getattr(configured, f"{name}_timeout_ms"),
             environment_of(place.cluster, place.node, role, epoch),
             place.folder,
-            lambda line: self._output(f"hook {name}| {line}"),
+            lambda line: self._output(name, line),
         )
         return Job(name, epoch, errand)
 

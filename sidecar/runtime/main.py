@@ -1,6 +1,5 @@
 """``sidecar run`` and ``sidecar exec``: wires the parts and runs the shell until it is finished."""
 
-import fcntl
 import os
 import signal
 import uuid
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from types import FrameType
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from sidecar import __version__, events, log
 from sidecar.clock import BootClock
@@ -22,17 +21,19 @@ from sidecar.core.units import Instant
 from sidecar.errors import ConfigError, Refused, SidecarError
 from sidecar.plugins import load_backend
 from sidecar.ports import Backend
+from sidecar.runtime.alone import only_one
 from sidecar.runtime.hooks import Hooks, Place
 from sidecar.runtime.lanes import Lane
 from sidecar.runtime.locking import Kept, LockLane, from_note
 from sidecar.runtime.marks import MarkFile
 from sidecar.runtime.policy import kind_of, policy_of, watching_of
 from sidecar.runtime.probing import Watching
-from sidecar.runtime.serving import ServerLane, Serving, note_text, stop_signal_number
+from sidecar.runtime.serving import ServerLane, Serving, note_text
 from sidecar.runtime.shell import Broken, Reload, Shell
 from sidecar.runtime.systemd import Manager
 from sidecar.runtime.turn import Turn
 from sidecar.runtime.watching import Publisher, Watcher
+from sidecar.signals import number_of
 
 if TYPE_CHECKING:
     from sidecar.api.server import Api
@@ -63,36 +64,8 @@ def run(config: Config, mode: Mode, reload: Callable[[], Config] | None = None) 
     with ExitStack() as stack:
         outlet = log.configure(config.log.level, as_json=config.log.format == "json")
         stack.callback(outlet.close)
-        stack.enter_context(_only_one(Path(config.paths.run)))
+        stack.enter_context(only_one(Path(config.paths.run)))
         return Sidecar(config, mode, reload, stack, outlet).run()
-
-
-def _only_one(run_dir: Path) -> IO[str]:
-    """Take the run directory for this process; the lock goes with it.
-
-    Raises:
-        Refused: Another sidecar has it.
-        ConfigError: It cannot be made.
-    """
-    path = run_dir / "sidecar.lock"
-    try:
-        run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        file = path.open("a+")
-    except OSError as error:
-        raise ConfigError(f"paths.run: {path}: {error.strerror}") from error
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.seek(0)
-        pid = file.read().strip() or "unknown"
-        file.close()
-        raise Refused(
-            f"{run_dir}: another sidecar (pid {pid}) runs there; stop it, or give each its own paths.run"
-        ) from None
-    file.truncate(0)
-    file.write(f"{os.getpid()}\n")
-    file.flush()
-    return file
 
 
 class Sidecar:
@@ -126,7 +99,9 @@ class Sidecar:
         self._timeout_ms = config.lock.request_timeout_ms
         self._locks = LockLane(self._backend, self._clock, self._post, lambda: self._timeout_ms)
         place = Place(config.cluster, config.node, config.server.home)
-        self._hooks = Hooks(lambda: self._config.hooks, place, lambda line: self._outlet.put(line))
+        self._hooks = Hooks(
+            lambda: self._config.hooks, place, lambda name, line: self._outlet.hook(name, line)
+        )
         self._servers = ServerLane(
             self._kind,
             self._serving(),
@@ -139,6 +114,7 @@ class Sidecar:
             hooks=self._hooks,
         )
         try:
+            self._open_api()
             self._check_server()
             self._shell = self._make_shell()
         except SidecarError:  # leave the guard as it was found
@@ -157,11 +133,7 @@ class Sidecar:
         return made
 
     def _listen(self, stack: ExitStack, metrics: "Metrics | None") -> "Api | None":
-        """Bind the API's address, before anything else is touched.
-
-        Raises:
-            ConfigError: It is not to be had.
-        """
+        """Make the API; it is opened when it is known whether a server was found."""
         if metrics is None:
             return None
         from sidecar.api.server import Api
@@ -195,6 +167,20 @@ class Sidecar:
                 events.emit(events.Notice(text=text))
         for text in self._hooks.missing():
             events.emit(events.Raised(text=text))
+
+    def _open_api(self) -> None:
+        """Take the API's address and files; a server that was found is worth more than answers about it."""
+        try:
+            if self._config.trouble:
+                raise ConfigError(self._config.trouble[0])
+            if self._api is not None:
+                self._api.open()
+        except ConfigError as error:
+            if self._servers.adopted is None:
+                raise
+            events.emit(
+                events.Raised(text=f"{error}; the server that runs goes on, the API as far as it can")
+            )
 
     def run(self) -> int:
         """Run the shell, then leave everything in order."""
@@ -332,7 +318,7 @@ class Sidecar:
             cluster=self._config.cluster,
             node=self._config.node,
             user=server.user,
-            stop_signal=stop_signal_number(server.stop_signal),
+            stop_signal=number_of(server.stop_signal),
             stop_command=tuple(server.stop_command) if server.stop_command else None,
             kill_margin_ms=self._config.lock.kill_margin_ms,
             run_dir=Path(self._config.paths.run),

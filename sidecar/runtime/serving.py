@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +21,7 @@ from sidecar.runtime.hooks import Hooks, Job, environment_of
 from sidecar.runtime.lanes import Lane
 from sidecar.runtime.probing import UNWATCHED, Prober, Watching
 from sidecar.servers import Launch, ServerKind
+from sidecar.signals import name_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,20 +340,6 @@ def _end(status: int | None, killed_by: g.KilledBy | None) -> ServerEnd:
             assert_never(killed_by)
 
 
-def stop_signal_number(name: str) -> int:
-    """Return the number of TERM, SIGTERM or 15.
-
-    Raises:
-        ValueError: There is no such signal.
-    """
-    if name.isdigit():
-        return signal.Signals(int(name))
-    try:
-        return signal.Signals["SIG" + name.upper().removeprefix("SIG")]
-    except KeyError:
-        raise ValueError(f"no such signal: {name}") from None
-
-
 def note_text(note: object) -> str:
     """Return a guard's note as the text that was given to it."""
     return note if isinstance(note, str) else json.dumps(note)
@@ -361,9 +347,4 @@ def note_text(note: object) -> str:
 
 def _signalled(status: int | None) -> str:
     """Name the signal that ended a server which nobody here has ended; empty where none did."""
-    if status is None or status >= 0:
-        return ""
-    try:
-        return f"server was ended by {signal.Signals(-status).name}"
-    except ValueError:  # a real-time signal
-        return f"server was ended by signal {-status}"
+    return "" if status is None or status >= 0 else f"server was ended by {name_of(-status)}"

@@ -109,8 +109,9 @@ def served(
     config = from_text(text, environ if environ is not None else {"SIDECAR_API__TOKEN": TOKEN}, source="test")
     gone = set() if gone is None else gone
     made = Served(Api(config, BootClock(), lambda run: run not in gone, metrics, limits), port, tls, gone)
-    made.api.start("kernel")
     try:
+        made.api.open()
+        made.api.start("kernel")
         wait_until(lambda: _answers(made), "the API to answer", LOADED_WITHIN_S)
         yield made
     finally:

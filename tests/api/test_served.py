@@ -719,7 +719,26 @@ def test_an_address_that_is_taken_is_an_error_at_the_start(api: Served) -> None:
     with pytest.raises(
         ConfigError, match=rf"^api\.listen: 127\.0\.0\.1:{api.port}: .*address already in use"
     ):
-        Api(from_text(text, {}, source="test"), BootClock(), lambda _run: True)
+        Api(from_text(text, {}, source="test"), BootClock(), lambda _run: True).open()
+
+
+def test_bug_the_zone_of_an_address_was_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A link-local address belongs to an interface: without it the kernel says "invalid argument"."""
+    asked: list[object] = []
+    local = (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("fe80::1", 8009, 0, 7))
+
+    def create_server(address: object, **_more: object) -> socket.socket:
+        asked.append(address)
+        return socket.socket()
+
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_words, **_more: [local])
+    monkeypatch.setattr("socket.create_server", create_server)
+    text = "cluster: c\nbackend: local\napi: {listen: '[fe80::1%eth0]:8009'}\n"
+    made = Api(from_text(text, {}, source="test"), BootClock(), lambda _run: True)
+    made.open()
+    made.close()
+
+    assert asked == [("fe80::1", 8009, 0, 7)]
 
 
 def test_a_loop_that_dies_is_an_alarm_and_begins_again(api: Served) -> None:

@@ -5,6 +5,7 @@ test_config_fuzz.py.
 """
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +33,7 @@ from sidecar.config import (
 )
 from sidecar.config.schema import KEYS, Key, flat
 from sidecar.core.units import usable_ms
+from sidecar.errors import ConfigError
 from sidecar.ports import Connect
 
 LOCAL = "cluster: c\nnode: n\nbackend: local\n"
@@ -92,6 +94,38 @@ guard: {{enforcement: auto}}
     assert found.server.stop_command == ("/bin/stop", "7")
     assert found.etcd.password is None, "what is in a file is not kept"
     assert (found.api.listen, found.api.token) == ("127.0.0.1:8009", Secret("x"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives up its rights")
+def test_bug_a_folder_that_is_shut_was_an_internal_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As ``./install`` makes it, for a user whose environment holds all that is needed."""
+    shut = tmp_path / "shut"
+    shut.mkdir(mode=0o700)
+    monkeypatch.setattr(sys.modules["sidecar.config.load"], "DEFAULT_PATH", shut / "sidecar.yml")
+    os.seteuid(65534)
+    try:
+        found = load(None, {"SIDECAR_CLUSTER": "c", "SIDECAR_BACKEND": "local"})
+    finally:
+        os.seteuid(0)
+    assert found.cluster == "c"
+
+
+def test_only_who_runs_it_is_patient_with_the_files_of_the_api(tmp_path: Path) -> None:
+    text = LOCAL + "api: {listen: 'h:1', token_file: /no/token, tls_cert_file: /no/c, tls_key_file: /no/k}\n"
+    (tmp_path / "sidecar.yml").write_text(text)
+    with pytest.raises(ConfigError, match=r"api\.tls_cert_file: /no/c: no such file"):
+        load(tmp_path / "sidecar.yml", {})
+
+    found = load(tmp_path / "sidecar.yml", {}, patient=True)
+
+    assert [line.partition(": api.")[2] for line in found.trouble] == [
+        "tls_cert_file: /no/c: no such file",
+        "tls_key_file: /no/k: no such file",
+        "token_file: /no/token: no such file",
+    ]
+    assert found.api.token is None
 
 
 def test_defaults() -> None:

@@ -150,6 +150,10 @@ class Machine:
         """Return the pid of the sidecar."""
         return int(self.show("MainPID"))
 
+    def current(self) -> str:
+        """Return the build that is installed."""
+        return self.root("readlink /opt/aggregate-sidecar/current").strip().removeprefix("versions/")
+
     def keeper(self) -> tuple[int, int] | None:
         """Return what tells one start of the server from every other; None where none runs."""
         text = self.says("cat /run/aggregate-sidecar/keeper.json")

@@ -212,6 +212,29 @@ def counted(text: bytes, name: str) -> dict[tuple[str, ...], float]:
     }
 
 
+def test_bug_a_standby_that_was_replaced_for_its_age_was_a_restart(metrics: Metrics) -> None:
+    """Every standby, every 20 hours, and the alert said that it had ended or hung."""
+    text = told(
+        metrics,
+        start(1, "standby", 0), end(1, "standby", 0, "deadline"),
+        start(2, "standby", 0), e.ServerReady(run=2, role="standby"),
+    )  # fmt: skip
+
+    assert counted(text, "server_restarts") == {}
+
+
+def test_hooks_are_counted_by_what_came_of_them(metrics: Metrics) -> None:
+    done = e.HookEnded(hook="on_active", epoch=7, status=0, outcome="exit 0", took_ms=5)
+    failed = e.HookFailed(hook="on_active", epoch=7, status=1, outcome="exit 1", took_ms=5)
+
+    text = told(metrics, done, failed, failed)
+
+    assert counted(text, "hooks") == {
+        ("on_active", "ended"): 1,
+        ("on_active", "failed"): 2,
+    }
+
+
 def test_starts_in_the_same_role_and_epoch_are_restarts(metrics: Metrics) -> None:
     text = told(
         metrics,

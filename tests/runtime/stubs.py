@@ -90,7 +90,7 @@ class Inbox:
         return found
 
 
-def hooks_of(output: Callable[[str], None] = print, /, **configured: Any) -> Hooks:
+def hooks_of(output: Callable[[str, str], None] = print, /, **configured: Any) -> Hooks:
     """Return the hooks of a node that has these in its configuration."""
     text = f"cluster: plant-7\nnode: a\nbackend: local\nhooks: {json.dumps(configured)}\n"
     config = from_text(text, {}, source="test")

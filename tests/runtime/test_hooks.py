@@ -60,6 +60,7 @@ def pids_in(file: Path, count: int) -> list[int]:
         ("exit 0", 0, "exit 0"),
         ("exit 3", 3, "exit 3"),
         ("kill -9 $$", -9, "killed by SIGKILL"),
+        ("kill -40 $$", -40, "killed by signal 40"),  # once the end of the sidecar
     ],
 )
 def test_how_a_hook_ended_is_told(script: str, status: int, text: str) -> None:
@@ -316,7 +317,7 @@ def test_a_hook_sees_its_role_and_nothing_of_our_own(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("OTHERS", "stay")
     lines = Inbox()
     hooks = hooks_of(
-        lines.put,
+        lambda *printed: lines.put(printed),
         after_stop=["sh", "-c", f"env | grep -E '^(SIDECAR|OTHERS)' | grep -v {TOKEN_VARIABLE} | sort"],
     )
     job = hooks.errand("after_stop", Epoch(7))
@@ -325,9 +326,9 @@ def test_a_hook_sees_its_role_and_nothing_of_our_own(monkeypatch: pytest.MonkeyP
     assert hooks.first(job).ok
 
     assert lines.rest() == [
-        f"hook after_stop| {line}"
+        ("after_stop", line)
         for line in ("OTHERS=stay", "SIDECAR_CLUSTER=plant-7", "SIDECAR_EPOCH=7", "SIDECAR_NODE=a")
-    ] + ["hook after_stop| SIDECAR_ROLE=active"]
+    ] + [("after_stop", "SIDECAR_ROLE=active")]
     hooks.close()
 
 

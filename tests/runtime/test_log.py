@@ -16,7 +16,7 @@ import pytest
 
 from sidecar import events, log
 from sidecar.events import LOG
-from sidecar.log import Journal, JsonLine, Log, Style, TextLine
+from sidecar.log import Journal, JsonLine, Log, Printed, Style, TextLine
 from tests.runtime.stubs import WITHIN_S
 
 FORGED = "2026-11-26 01:02:03.456+0000 error alarm text=forged"
@@ -31,6 +31,7 @@ EVIL = [
     "<0>x",
     "\ud800x",
 ]
+PRINTED = Printed("x", stream="stdout")
 LINE = re.compile(r"(\S+ \S+ )?(debug|info|warning|error) (\w+)(( \w+=(\"([^\"\\]|\\.)*\"|[^\s\"]+))*)")
 
 
@@ -55,22 +56,29 @@ def test_a_text_line_is_one_line_and_its_fields_are_what_they_were(evil: str) ->
     "style", [TextLine(), JsonLine(), Journal(TextLine(stamped=False)), Journal(JsonLine())]
 )
 @pytest.mark.parametrize("evil", EVIL)
-def test_what_the_server_prints_is_one_line_that_cannot_pass_for_ours(style: Style, evil: str) -> None:
-    line = style.output("stdout", evil)
+@pytest.mark.parametrize("whose", ["server", "hook"])
+def test_what_server_and_hooks_print_is_one_line_that_cannot_pass_for_ours(
+    style: Style, whose: str, evil: str
+) -> None:
+    printed = Printed(evil, stream="stdout") if whose == "server" else Printed(evil, hook="on_active")
+
+    line = style.output(printed)
 
     assert line.isprintable()
     if isinstance(style, Journal):
         assert line.startswith("<6>")
         line = line[3:]
     if line.startswith("{"):
-        assert json.loads(line)["event"] == "server_output"
+        assert json.loads(line)["event"] == f"{whose}_output"
         assert json.loads(line)["line"] == evil
     else:
-        assert line.startswith("server| ")
+        assert line.startswith("server| " if whose == "server" else "hook on_active| ")
 
 
 def test_a_server_may_indent_and_end_its_lines_as_windows_does() -> None:
-    assert TextLine().output("stdout", "\tat java.lang.Thread.run\r") == "server| \tat java.lang.Thread.run"
+    line = Printed("\tat java.lang.Thread.run\r", stream="stdout")
+
+    assert TextLine().output(line) == "server| \tat java.lang.Thread.run"
 
 
 def traceback(evil: str) -> logging.LogRecord:
@@ -115,12 +123,12 @@ def test_the_journal_is_known_by_its_stream(pipe: io.TextIOWrapper) -> None:
     other = {"JOURNAL_STREAM": f"{stat.st_dev}:{stat.st_ino + 1}"}
 
     def shape(environment: dict[str, str], *, as_json: bool = False) -> str:
-        return log.style_of(pipe, environment, as_json=as_json).output("stdout", "x")
+        return log.style_of(pipe, environment, as_json=as_json).output(PRINTED)
 
     assert shape(ours) == "<6>server| x"
     assert shape(other) == shape({}) == "server| x"
     assert shape(ours, as_json=True).startswith('<6>{"event"')
-    assert log.style_of(io.StringIO(), ours, as_json=False).output("stdout", "x") == "server| x"
+    assert log.style_of(io.StringIO(), ours, as_json=False).output(PRINTED) == "server| x"
     stamped = log.style_of(pipe, other, as_json=False).format(event())
     assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}[+-]\d{4} warning backend_trouble", stamped)
     assert log.style_of(pipe, ours, as_json=False).format(event()) == "<4>warning backend_trouble"
@@ -146,7 +154,7 @@ def test_a_stuck_reader_stops_nobody_and_what_is_lost_is_said_in_the_logs_own_wa
     made.put("first")
     assert stream.asked.wait(WITHIN_S)
     for _ in range(log.QUEUE_LINES_MAX + 5):
-        made.server("stdout", "x")
+        made.event(event())
     stream.go_on.set()
     while not made._lines.empty():
         threading.Event().wait(0.01)
@@ -155,6 +163,26 @@ def test_a_stuck_reader_stops_nobody_and_what_is_lost_is_said_in_the_logs_own_wa
     said = stream.getvalue().splitlines()[1]
     assert re.search(r'log_lines_dropped.*lines["=: ]+5\b', said), said
     assert len(stream.getvalue().splitlines()) == log.QUEUE_LINES_MAX + 2
+
+
+def test_bug_a_server_that_flooded_the_log_threw_our_alarms_away(
+    configured: Callable[[str], io.StringIO],
+) -> None:
+    configured("info")
+    stream = Stuck()
+    made = Log(stream, TextLine())
+    made.put("first")
+    assert stream.asked.wait(WITHIN_S)
+    for _ in range(log.QUEUE_LINES_MAX):
+        made.server("stdout", "x")
+        made.hook("on_active", "x")
+    made.event(event(reason="alarm"))
+    stream.go_on.set()
+    while not made._lines.empty():
+        threading.Event().wait(0.01)
+    made.close(WITHIN_S)
+
+    assert stream.getvalue().splitlines()[-1].endswith("reason=alarm")
 
 
 @pytest.fixture
@@ -185,6 +213,7 @@ def test_the_level_decides_what_is_written_and_listeners_hear_all(
         events.emit(loud)
     events.emit(events.Notice(text="not heard"))
     events.emit(quiet, logging.ERROR)
+    LOG.handlers[0]._log.server("stdout", "what a server prints is of level info")  # type: ignore[attr-defined]
     LOG.handlers[0]._log.close()  # type: ignore[attr-defined]
 
     assert heard == [quiet, loud]

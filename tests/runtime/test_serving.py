@@ -58,7 +58,7 @@ class Stage:
     def __init__(self, folder: Path, **hooks: Any) -> None:
         self.run_dir, self.inbox, self.broken, self.printed = folder / "run", Inbox(), Inbox(), Inbox()
         self.kind = Kind(*SLEEPER)
-        self.hooks = hooks_of(lambda line: self.printed.put(("hook", line)), **hooks)
+        self.hooks = hooks_of(lambda name, line: self.printed.put(("hook", f"{name}| {line}")), **hooks)
         self.lane = self.attach()
 
     def attach(self) -> ServerLane:

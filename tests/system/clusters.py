@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -18,10 +19,11 @@ class ApiNode(DemoNode):
     """A node with an HTTP API on a port of its own."""
 
     port = 0
+    api: Mapping[str, Any] = MappingProxyType({})  # more of the section
 
     def write_config(self) -> None:
         self.port = self.port or free_port()
-        self.settings["api"] = {"listen": f"127.0.0.1:{self.port}"}
+        self.settings["api"] = {"listen": f"127.0.0.1:{self.port}", **self.api}
         super().write_config()
 
 

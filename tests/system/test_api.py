@@ -8,10 +8,11 @@ Not covered: each answer by itself and the bounds (tests/api), floods (scripts/b
 import http.client
 import json
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,14 @@ from typing import Any
 import pytest
 
 from sidecar.demo.cluster import CLOCK, Cluster, DemoNode, until
-from sidecar.standin import set_faults
+from sidecar.standin import set_faults, witness
+from tests.harness.certificates import Authority, replace
 from tests.harness.stores import Etcd, unique
 from tests.system.clusters import ApiNode, running, section_of
 
 TOKEN = "correct-horse"
 TTL_MS = 6_000
+PATIENT_TTL_MS = 8_000
 WITHIN_S = 40
 
 
@@ -142,6 +145,59 @@ def test_active_ends_at_the_deadline_while_the_server_is_still_being_stopped(
         set_faults(active.home)
         etcd.thaw()
     both(cluster)
+
+
+@pytest.mark.parametrize("trouble", ["port", "certificate", "missing certificate", "token"])
+def test_bug_what_was_wrong_with_the_api_ended_a_server_that_was_well(
+    trouble: str, tmp_path: Path, namespace: str
+) -> None:
+    """Between two lives of the sidecar; it ended with 2 at each start, until nobody had renewed the lease."""
+    backend = {"backend": "local", "local": {"path": str(tmp_path / "store.db")}}
+    options: dict[str, Any] = {"ttl": f"{PATIENT_TTL_MS}ms", "node_type": ApiNode}
+    with running(tmp_path, backend, namespace, **options) as cluster, ExitStack() as stack:
+        node = cluster[cluster.await_active()]
+        assert isinstance(node, ApiNode)
+        assert node.process is not None
+        until("the active to answer", lambda: ask(node, "/active")[0] == 200)
+        pids = {process.pid for process in node.server()}
+        node.process.kill()
+        node.process.wait()
+        tls, token = Authority().issue(tmp_path / "tls"), tmp_path / "token"
+        cert = tmp_path / "cert.pem"
+        match trouble:
+            case "port":
+                taken = stack.enter_context(socket.create_server(("127.0.0.1", node.port)))
+                said = "address already in use"
+            case "token":
+                node.api, said = {"token_file": str(token)}, f"api.token_file: {token}: no such file"
+            case _:
+                node.api, said = (
+                    {"tls_cert_file": str(cert), "tls_key_file": str(tls.key)},
+                    "api.tls_cert_file",
+                )
+                if trouble == "certificate":
+                    cert.write_text("garbage\n")
+        node.start()
+        until("an alarm", lambda: said in node.log.read_text())
+        for_ms = int(witness.active_intervals(cluster.records())[-1].length_ms) + PATIENT_TTL_MS
+        until("the old lease to be over", lambda: _outlived(cluster, node, for_ms), 4 * PATIENT_TTL_MS)
+        assert pids == {process.pid for process in node.server()}
+        assert node.process.poll() is None
+
+        if trouble == "token":
+            assert ask(node, "/active")[0] == 200
+            assert ask(node, "/pause", "POST")[0] == 403
+        elif trouble == "port":
+            taken.close()
+            until("the API", lambda: ask(node, "/active")[0] == 200, WITHIN_S * 1_000)
+        else:
+            replace(cert, tls.cert.read_bytes())
+            until("the API", lambda: "api: begins at https://" in node.log.read_text(), WITHIN_S * 1_000)
+
+
+def _outlived(cluster: Cluster, node: DemoNode, for_ms: int) -> bool:
+    last = witness.active_intervals(cluster.records())[-1]
+    return last.node == node.name and last.length_ms > for_ms
 
 
 def test_a_port_that_is_taken_is_an_error_at_the_start(cluster: Cluster) -> None:

@@ -150,10 +150,12 @@ def test_at_boot_it_waits_for_the_local_store_and_at_shutdown_the_store_for_it(s
     assert '"cause": "stopped"' in newest, "at shutdown the lock was given back while the store still ran"
 
 
-def another_version(archive: Path, folder: Path, *, broken: bool = False, protocol: bool = False) -> Path:
+def another_version(
+    archive: Path, folder: Path, *, broken: bool = False, hangs: bool = False, protocol: bool = False
+) -> Path:
     """Make the archive of a later version out of this one.
 
-    *broken*: one whose `run` does not come up. *protocol*: one whose guard speaks another.
+    *broken*: one whose `run` does not come up; *hangs*: nor end. *protocol*: one whose guard speaks another.
     """
     with tarfile.open(archive) as tar:
         tar.extractall(folder)
@@ -165,8 +167,9 @@ def another_version(archive: Path, folder: Path, *, broken: bool = False, protoc
     ):
         for name in old.namelist():
             data = old.read(name).replace(__version__.encode(), NEW.encode())
-            if broken and name == "sidecar/runtime/main.py":
-                data += b"\nraise SystemExit(1)\n"
+            if name == "sidecar/runtime/main.py":
+                data += b"\nraise SystemExit(1)\n" if broken else b""
+                data += b"\nimport time\ntime.sleep(600)\n" if hangs else b""
             if protocol and name == "sidecar/guard/wire.py":
                 data = data.replace(b"\nPROTOCOL = 1\n", b"\nPROTOCOL = 2\n")
             new.writestr(name.replace(__version__, NEW), data)
@@ -230,6 +233,59 @@ def test_bug_an_upgrade_that_could_not_take_the_active_server_over_was_tried(
 
 
 @slow
+def test_bug_an_upgrade_over_a_file_that_no_version_takes_ended_the_server(
+    serving: Machine, archive: Path, tmp_path: Path
+) -> None:
+    keeper, sidecar = serving.keeper(), serving.sidecar()
+    serving.unpack(another_version(archive, tmp_path))
+    file = "/etc/aggregate-sidecar/sidecar.yml"
+    serving.root(f"cp {file} {file}.good && echo 'no_such_key: 1' >>{file}")
+
+    says = refused(serving, "./upgrade")
+
+    serving.root(f"mv {file}.good {file}")
+    assert "no_such_key" in says
+    assert "is not good for 9.9.9, and a sidecar runs here; nothing was changed" in says
+    assert (serving.keeper(), serving.sidecar()) == (keeper, sidecar)
+
+
+@slow
+def test_bug_an_upgrade_that_lost_its_terminal_was_left_half_done(
+    serving: Machine, archive: Path, tmp_path: Path
+) -> None:
+    """And the next one said that it was rolled back to the version that does not come up."""
+    drop_in = f"/run/systemd/system/{UNIT}.service.d"
+    serving.root(f"mkdir -p {drop_in} && printf '[Service]\nTimeoutStartSec=5s\n' >{drop_in}/start.conf")
+    serving.systemctl("daemon-reload")
+    serving.unpack(another_version(archive, tmp_path, hangs=True))
+
+    def begin() -> str:
+        run = "./upgrade >/root/said 2>&1 & echo $! >/root/pid; wait $!; echo $? >/root/status"
+        serving.root(f"rm -f /root/status; (setsid sh -c '{run}' &) >/dev/null 2>&1")
+        wait_until(lambda: serving.current().startswith(NEW), "it has switched", 60)
+        return serving.root("cat /root/pid").strip()
+
+    serving.root(f"kill -HUP {begin()}")
+    wait_until(lambda: serving.says("cat /root/status") == "1", "it goes on to the end", 60)
+    assert f"rolled back to {__version__}" in serving.root("cat /root/said")
+    assert serving.current().startswith(f"{__version__}-")
+
+    serving.root(f"kill -KILL {begin()}")
+    said: list[str] = []
+
+    def over() -> bool:  # its `systemctl restart` outlives it, and keeps everybody else out
+        said.append(refused(serving, "./upgrade"))
+        return "is at work" not in said[-1]
+
+    wait_until(over, "the next one to be let in", 60)
+    assert f"rolled back to {__version__}" in said[-1]
+    assert serving.current().startswith(f"{__version__}-")
+    serving.root(f"rm -r {drop_in}")
+    serving.systemctl("daemon-reload")
+    serving.await_serving()
+
+
+@slow
 def test_an_upgrade_keeps_server_and_configuration(serving: Machine, archive: Path, tmp_path: Path) -> None:
     keeper, config = serving.keeper(), serving.root("cat /etc/aggregate-sidecar/sidecar.yml")
     serving.unpack(another_version(archive, tmp_path))
@@ -238,6 +294,11 @@ def test_an_upgrade_keeps_server_and_configuration(serving: Machine, archive: Pa
     serving.await_serving()
     assert (serving.node()["version"], serving.keeper()) == (NEW, keeper)
     assert serving.root("cat /etc/aggregate-sidecar/sidecar.yml") == config
+
+    kept = serving.root("ls /opt/aggregate-sidecar/versions")
+    serving.root("./upgrade")
+    assert serving.root("ls /opt/aggregate-sidecar/versions") == kept, "run again it keeps the way back"
+    assert len(kept.split()) == 2
 
 
 @slow

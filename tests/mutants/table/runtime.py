@@ -92,7 +92,7 @@ MUTANTS = (
     Mutant("the hold found with a server is not taken over", "sidecar/runtime/main.py", "        self._locks.adopt(kept.hold)\n", "", f"{NODES} -k test_restarted_sidecar_adopts_the_running_server and local"),
     Mutant("a file that hangs holds up the deciding thread", "sidecar/runtime/main.py", "            self._reloads.put(self._reload)\n", "            self._reload()\n", "tests/cli/test_overrides.py::test_a_file_that_hangs_while_it_is_reloaded_delays_no_decision"),
     Mutant("what was set is not gone by", "sidecar/runtime/shell.py", "self.policy = in_force(self._configured, Settings() if view is None else view.settings)", "self.policy = self._configured", "tests/runtime/test_shell.py::test_what_was_set_counts_before_the_configuration_through_a_reload"),
-    Mutant("two sidecars in one run directory", "sidecar/runtime/main.py", "        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)\n", "        pass\n", f"{NODES}::test_second_sidecar_of_a_node_is_refused"),
+    Mutant("two sidecars in one run directory", "sidecar/runtime/alone.py", "        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)\n", "        pass\n", f"{NODES}::test_second_sidecar_of_a_node_is_refused"),
     # hooks
     Mutant("a refusal is not heard", "sidecar/runtime/serving.py", "        elif not outcome.ok:\n", "        elif False:\n", f"{HOOKS}::test_a_refusal_is_the_end_of_the_run", schedules=25),
     Mutant("a stop leaves before_active alone", "sidecar/runtime/serving.py", "            self._asked[run].errand.call_off()\n", "            pass\n", f"{HOOKS}::test_a_stop_ends_before_active_and_the_server_is_never_started"),
