@@ -4,6 +4,7 @@ Every read is in mode ``consistent``: the leader asks a majority before it answe
 linearizable. That holds for transactions of reads too; source: hashicorp/consul agent/consul/txn_endpoint.go.
 """
 
+import random
 import threading
 from base64 import b64decode, b64encode
 from collections.abc import Sequence
@@ -79,6 +80,7 @@ class Client(base.Consul):  # type: ignore[misc]
         self, address: Address, credentials: Credentials, datacenter: str | None, clock: Clock
     ) -> None:
         self._transport = Transport(address, credentials, datacenter, clock)
+        self._datacenter = datacenter
         super().__init__(
             address.host, address.port, scheme=address.scheme, consistency="consistent", verify=True
         )
@@ -153,11 +155,27 @@ class Client(base.Consul):  # type: ignore[misc]
 
     def create_session(self, name: str, ttl_s: int, deadline: Instant) -> str:
         """Return a session that takes its keys along when it ends, bound to no health check."""
+        node = self._node_there(deadline)
         with self._transport.until(deadline, writes=True):
-            created = self.session.create(name, checks=[], lock_delay=0, behavior="delete", ttl=ttl_s)
+            created = self.session.create(name, node, [], lock_delay=0, behavior="delete", ttl=ttl_s)
             if not isinstance(created, str):
                 raise TypeError("no session id")
             return created
+
+    def _node_there(self, deadline: Instant) -> str | None:
+        """Return a node of the datacenter that is named, if one is and tells us.
+
+        A session belongs to a node, by default to that of the agent that is asked, which another datacenter
+        does not know. Source: hashicorp/consul agent/session_endpoint.go, SessionCreate.
+        """
+        if self._datacenter is None:
+            return None
+        try:
+            with self._transport.until(deadline, writes=False):
+                names = [str(row["Node"]) for row in self.catalog.nodes()[1]]
+        except Denied:
+            return None
+        return random.choice(names) if names else None
 
     def renew_session(self, session: str, deadline: Instant) -> None:
         """Restart the session's time.

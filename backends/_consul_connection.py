@@ -3,8 +3,7 @@
 import io
 import select
 import socket
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -30,7 +29,11 @@ class Address:
 
 def about_datacenter(body: str, datacenter: str | None) -> str:
     """Return what to say besides an error's *body*, which does not name the datacenter it speaks of."""
-    if datacenter is None or "No path to datacenter" not in body:
+    if datacenter is None:
+        return ""
+    if "Missing node registration" in body:
+        return f': the token needs node_prefix "" read in {datacenter} (consul.datacenter), for its sessions'
+    if "No path to datacenter" not in body:
         return ""
     return f": consul.datacenter is {datacenter}; `consul catalog datacenters` lists those that there are"
 
@@ -62,8 +65,10 @@ class _Timed(io.RawIOBase):
 class Connection:
     """One HTTP connection, used by one call at a time."""
 
-    def __init__(self, sock: socket.socket, left: Callable[[], float], tls: "ssl.SSLContext | None") -> None:
-        self.sock, self.left, self.tls = sock, left, tls
+    def __init__(
+        self, sock: socket.socket, address: Any, left: Callable[[], float], tls: "ssl.SSLContext | None"
+    ) -> None:
+        self.sock, self.address, self.left, self.tls = sock, address, left, tls
         self.used = False  # it has carried a whole exchange already
 
     # The two methods http.client wants of a socket.
@@ -82,32 +87,3 @@ class Connection:
         poll = select.poll()
         poll.register(self.sock, select.POLLIN)
         return bool(poll.poll(0))
-
-
-class Resolution:
-    """One look-up of a host name, shared by all calls that need it meanwhile."""
-
-    def __init__(self, host: str, port: int) -> None:
-        self.done = threading.Event()
-        self._host, self._port = host, port
-        self._found: Sequence[tuple[int, Any]] = ()
-        self._error: OSError | None = None
-        threading.Thread(target=self._run, name="consul-resolve", daemon=True).start()
-
-    def result(self) -> Sequence[tuple[int, Any]]:
-        if self._error is not None:
-            raise self._error
-        if not self._found:
-            raise TimeoutError(f"name server: no answer in time for {self._host}")
-        return self._found
-
-    def _run(self) -> None:
-        try:
-            answers = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
-            self._found = [(family, address) for family, _, _, _, address in answers]
-        except OSError as error:
-            self._error = error
-        except UnicodeError as error:
-            self._error = OSError(f"not a host name ({error})")
-        finally:
-            self.done.set()

@@ -12,12 +12,10 @@ Rules:
   or an answer that Consul gives before touching its state makes a write `NotSent`.
 - The token goes into a header, never into a URL, and never into a message.
 
-Not guaranteed: no HTTP proxy of the environment is used; a name server that hangs costs a
-daemon thread until the resolver gives up.
+Not guaranteed: no HTTP proxy of the environment is used.
 """
 
 import http.client
-import ipaddress
 import socket
 import ssl
 import threading
@@ -30,12 +28,13 @@ import msgspec
 from consul import base
 from consul.exceptions import ConsulException, NotFound
 
-from backends._consul_connection import Address, Connection, Credentials, Resolution, about_datacenter
+from backends._consul_connection import Address, Connection, Credentials, about_datacenter
 from backends._rotation import TRY_MS, Rotation
 from sidecar.clock import Clock, left_s
 from sidecar.core.units import Instant
 from sidecar.documents import prepared
 from sidecar.errors import BackendError, ConfigError, Denied, NotSent, OutcomeUnknown
+from sidecar.resolving import Place, Resolver
 
 BODY_MAX_BYTES = 32 * 1024 * 1024  # 1000 history entries are 0.5 MB; more is no answer of ours
 IDLE_MAX = 4  # kept connections: renewals, a blocking query, publishing, one command
@@ -87,7 +86,8 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # the library has no ty
         self._lock = threading.Lock()
         self._idle: list[Connection] = []
         self._open: set[socket.socket] = set()
-        self._resolving: Resolution | None = None
+        self._resolver = Resolver(address.host, address.port)
+        self._silent: Any = None  # where a connection ended without an answer
         self._call = threading.local()
         if credentials.token_file is not None:
             self._rotation.add([credentials.token_file.path], self._take_token)
@@ -143,8 +143,7 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # the library has no ty
         for sock in open_now:
             with suppress(OSError):  # the plain method: SSLSocket's own takes the reader's state away
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
-        if self._resolving is not None:
-            self._resolving.done.set()
+        self._resolver.give_up()
 
     def _request(self, method: str, path: str, params: Any, body: bytes) -> base.Response:
         call: _Call = self._call.now
@@ -195,6 +194,8 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # the library has no ty
                 keep = not response.will_close
             return base.Response(response.status, response.headers, content.decode())
         except (OSError, http.client.HTTPException, UnicodeDecodeError) as error:
+            if not answered:
+                self._silent = connection.address
             died = connection.used and not answered and not isinstance(error, TimeoutError)
             if died and not call.writes and not self.closed.is_set():
                 raise _Unanswered from error
@@ -335,11 +336,12 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # the library has no ty
         return left
 
     def _connect(self, left: Callable[[], float], tls: ssl.SSLContext | None) -> Connection:
-        addresses = self._resolve(left)
+        addresses = _behind(self._silent, self._resolver.places(left))
         for position, (family, address) in enumerate(addresses):
             share = left() / (len(addresses) - position)
             try:
-                return Connection(self._open_socket(family, address, share, left, tls), left, tls)
+                sock = self._open_socket(family, address, share, left, tls)
+                return Connection(sock, address, left, tls)
             except OSError:
                 if position == len(addresses) - 1:
                     raise
@@ -361,7 +363,7 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # the library has no ty
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if tls is None:
                 return sock
-            sock.settimeout(left())
+            sock.settimeout(min(share_s, left()))
             bare = sock
             sock = tls.wrap_socket(bare, server_hostname=self.address.host)
             self._own(sock)
@@ -382,18 +384,11 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # the library has no ty
         with self._lock:
             self._open.discard(sock)
 
-    def _resolve(self, left: Callable[[], float]) -> Sequence[tuple[int, Any]]:
-        """Look the host up on another thread: getaddrinfo knows no timeout."""
-        host, port = self.address.host, self.address.port
-        with suppress(ValueError):
-            version = ipaddress.ip_address(host).version
-            return [(socket.AF_INET6 if version == 6 else socket.AF_INET, (host, port))]
-        with self._lock:
-            if self._resolving is None or self._resolving.done.is_set():
-                self._resolving = Resolution(host, port)
-            flight = self._resolving
-        flight.done.wait(left())
-        return flight.result()
+
+def _behind(silent: Any, places: Sequence[Place]) -> Sequence[Place]:
+    """Return *places* so that *silent* comes last: a program that hangs still accepts connections."""
+    found = [number for number, (_, address) in enumerate(places, 1) if address == silent]
+    return [*places[found[0] :], *places[: found[0]]] if found else places
 
 
 class _Unanswered(Exception):

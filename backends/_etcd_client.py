@@ -43,10 +43,10 @@ PAUSE_MS = 100  # about, between rounds while a cluster has no leader; an electi
 CONFIRM_MS = 1_000  # for all members to say whether the store was replaced
 TOKEN_NEW_MS = 5_000
 """How long a token that got no answer yet is kept: at most one login in that time where nothing answers."""
-REFUSED = frozenset(  # etcd did nothing; another endpoint would say the same
+REFUSED = frozenset(  # this member did nothing
     (
         grpc.StatusCode.RESOURCE_EXHAUSTED,  # no space; too many requests
-        grpc.StatusCode.FAILED_PRECONDITION,
+        grpc.StatusCode.FAILED_PRECONDITION,  # from 3.6 on what a learner says of every call
         grpc.StatusCode.OUT_OF_RANGE,
         grpc.StatusCode.UNIMPLEMENTED,
     )
@@ -361,6 +361,9 @@ class Client:
                 reason = self._words.foremost(reason, said)
                 if attempt.sent:
                     verdict = _judge(method, error, said)
+                    if isinstance(verdict, NotSent | _AuthDisabled) and (waiting or pending):
+                        next_at = self._clock.now()  # another member may do it
+                        continue
                     if verdict is not None:
                         elsewhere = maybe or any(other.sent for other in pending)
                         raise _doubted(verdict, said) if effect and elsewhere else verdict

@@ -24,6 +24,7 @@ from sidecar.clock import BootClock, Clock, left_s
 from sidecar.config.given import without_secrets
 from sidecar.core.units import Instant
 from sidecar.errors import ConfigError
+from sidecar.resolving import Resolver
 
 HEAD_BYTES_MAX = 16 * 1024
 """Of an HTTP answer; the status line is all that is looked at."""
@@ -126,27 +127,43 @@ class HttpProbe:
     url: str
     status: int = 200
     clock: Clock = field(default_factory=BootClock, repr=False)
+    _resolver: Resolver = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        self._parts()
+        parts = self._parts()
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        object.__setattr__(self, "_resolver", Resolver(parts.hostname or "", port))
 
     def check(self, deadline: Instant) -> Finding:
         """Connect, ask, and read as far as the status line."""
         parts = self._parts()
-        host = parts.hostname or ""
-        port = parts.port or (443 if parts.scheme == "https" else 80)
         try:
             with contextlib.ExitStack() as stack:
-                timeout_s = max(left_s(deadline, self.clock), 0.001)
-                stream = stack.enter_context(socket.create_connection((host, port), timeout_s))
+                stream = stack.enter_context(self._connection(deadline))
                 if parts.scheme == "https":
                     stream.settimeout(self._left_s(deadline))
-                    stream = stack.enter_context(_tls(stream, host))
+                    stream = stack.enter_context(_tls(stream, parts.hostname or ""))
                 return self._ask(stream, parts, deadline)
         except TimeoutError:
             return Finding(False, f"{self.url}: no answer in time")
         except OSError as error:
             return Finding(False, f"{self.url}: {_said(error)}")
+
+    def _connection(self, deadline: Instant) -> socket.socket:
+        """Connect to the first of its addresses that answers, each in its share of the time."""
+        failed: OSError = TimeoutError()
+        places = self._resolver.places(lambda: self._left_s(deadline))
+        for position, (family, address) in enumerate(places):
+            stream = socket.socket(family, socket.SOCK_STREAM)
+            stream.settimeout(self._left_s(deadline) / (len(places) - position))
+            try:
+                stream.connect(address)
+            except OSError as error:
+                stream.close()
+                failed = error
+            else:
+                return stream
+        raise failed
 
     def _ask(self, stream: socket.socket, parts: SplitResult, deadline: Instant) -> Finding:
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")

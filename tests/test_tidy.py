@@ -45,6 +45,7 @@ MAY_IMPORT = {
     "sidecar/clock.py": ("sidecar.core",),
     "sidecar/certificate.py": (),
     "sidecar/errors.py": (),
+    "sidecar/resolving.py": (),
     "sidecar/signals.py": (),
     "sidecar/documents.py": ("sidecar.core", "sidecar.errors", "sidecar.ports"),
     "sidecar/ports.py": ("sidecar.core", "sidecar.clock"),
@@ -71,6 +72,7 @@ MAY_IMPORT = {
         "sidecar.documents",
         "sidecar.events",  # that credentials were replaced, or cannot be
         "sidecar.config.files",  # reading without waiting for a pipe
+        "sidecar.resolving",
     ),
     "sidecar/": ("sidecar",),  # and never backends: those are entry points, like a plug-in's
 }

@@ -5,6 +5,7 @@ refused by its condition where it is allowed, and by the store's authentication 
 """
 
 import os
+import socket
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from statistics import median
@@ -61,6 +62,9 @@ def _what_it_is(config: Config, info: BackendInfo) -> Iterator[Finding]:
     if len(named) == 1:
         says = "one of its members is named: its loss is the loss of the lock"
         yield warning("backend", says, "name all in etcd.endpoints")
+    for place in filter(_is_several, named):
+        says = f"{place} has several addresses: a member that hangs at one of them is not left"
+        yield warning("backend", says, "name the members one by one in etcd.endpoints")
     if config.backend == "local":
         says = "the local backend covers one machine and does not outlive it"
         yield warning("backend", says, "take etcd or Consul for a cluster of several machines")
@@ -69,6 +73,17 @@ def _what_it_is(config: Config, info: BackendInfo) -> Iterator[Finding]:
     if info.ttl_min_ms > config.lock.ttl_ms:
         says = f"grants {render(info.ttl_min_ms)} where lock.ttl asks for {render(config.lock.ttl_ms)}"
         yield warning("backend", says, "raise lock.ttl, so that what is written is what counts")
+
+
+def _is_several(place: str) -> bool:
+    """Tell whether HOST:PORT is the name of several hosts: more than one address of a family."""
+    host, _, port = place.rpartition(":")
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return False  # what asks for it says so
+    places = {(family, address[0]) for family, _, _, _, address in found}
+    return len({family for family, _ in places}) < len(places)
 
 
 def _latency(config: Config, backend: Backend, clock: BootClock) -> Generator[Finding, None, View | None]:

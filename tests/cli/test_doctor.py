@@ -226,6 +226,24 @@ def test_programs_of_every_key_are_looked_for(tmp_path: Path) -> None:
     assert "1 found and executable" in told(files.programs(config), "ok")
 
 
+def test_an_endpoint_with_several_addresses_is_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def look_up(host: str, *_words: object, **_more: object) -> list[object]:
+        found = [(socket.AF_INET, "10.0.0.1"), (socket.AF_INET6, "fd00::1")]  # as of localhost
+        found += [(socket.AF_INET, "10.0.0.2")] if host == "members" else []
+        return [(family, socket.SOCK_STREAM, 6, "", (address, 2379)) for family, address in found]
+
+    monkeypatch.setattr("socket.getaddrinfo", look_up)
+    text = "cluster: c\nbackend: etcd\netcd: {endpoints: ['http://members:2379', 'http://one:2379']}\n"
+    info = BackendInfo("etcd", "members", {"members:2379": "3.5.1", "one:2379": "3.5.1"}, 2_000)
+
+    said = told(store._what_it_is(from_text(text, {}, source="x"), info), "warning")
+
+    assert "members:2379 has several addresses" in said
+    assert "one:2379 has" not in said
+
+
 @pytest.mark.parametrize(
     ("user", "known"), [("root", True), ("'0'", True), ("nosuch", False), ("'54321'", False)]
 )

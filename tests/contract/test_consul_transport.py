@@ -23,7 +23,8 @@ from sidecar.core.model import Settings
 from sidecar.core.units import NO_EPOCH, Epoch, Instant
 from sidecar.errors import BackendError, ConfigError, Denied, NotSent, OutcomeUnknown
 from sidecar.ports import BackendSettings, Grant, Hold
-from tests.harness.process import wait_until
+from tests.contract.steps import node
+from tests.harness.process import free_port, wait_until
 from tests.harness.stores import Consul, Tls, acl, unique
 
 CLOCK = BootClock()
@@ -273,6 +274,52 @@ def test_bug_a_datacenter_that_is_not_there_was_not_named(
         NotSent, match=r"No path to datacenter: consul\.datacenter is nosuch; `consul catalog"
     ):
         CALLS["read"](to(false.url, datacenter="nosuch"), soon())
+
+
+def test_bug_nobody_was_seen_in_another_datacenter(
+    to: Callable[..., ConsulBackend], tmp_path: Path, namespace: str
+) -> None:
+    """A session is of the node of the agent that is asked, which the other datacenter does not know."""
+    wan = {"dc1": free_port(), "dc2": free_port()}
+    with ExitStack() as stack:
+        near, far = (stack.enter_context(Consul.run(tmp_path / dc, name=dc, wan=wan)) for dc in wan)
+
+        def joined() -> bool:
+            with suppress(OSError):
+                return near.call("PUT", "/v1/kv/joined?dc=dc2", b"1").strip() == b"true"
+            return False
+
+        wait_until(joined, "the datacenters to know each other", 60)
+        backend = to(near.url, namespace, datacenter="dc2")
+        for _ in range(2):  # made, then renewed
+            backend.publish(node("a"), ttl_ms=10_000, deadline=soon(5_000))
+        assert [found.node for found in backend.read(deadline=soon()).nodes] == ["a"]
+        assert far.get(f"aggregate-sidecar/{namespace}/nodes/a") is not None
+        backend.withdraw("a", "a-1", deadline=soon())
+        assert backend.read(deadline=soon()).nodes == ()
+
+
+def test_a_missing_right_to_read_nodes_is_named(to: Callable[..., ConsulBackend], false: Fake) -> None:
+    false.write = (500, "rpc error making call: Missing node registration")
+
+    with pytest.raises(OutcomeUnknown, match=r'the token needs node_prefix "" read in dc2'):
+        CALLS["write"](to(false.url, datacenter="dc2"), soon())
+
+
+def test_bug_an_address_where_nothing_answers_was_never_left(
+    to: Callable[..., ConsulBackend], false: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name has several, and a program that hangs at the first one still accepts."""
+    with ExitStack() as stack:
+        hangs = serve(swallow, stack).rpartition(":")[2]
+        ports = (int(hangs), false.server_address[1])
+        places = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)) for port in ports]
+        monkeypatch.setattr("socket.getaddrinfo", lambda *_words, **_more: places)
+        backend = to("http://consul.example:8500")
+        with pytest.raises(NotSent, match="no answer in time"):
+            CALLS["read"](backend, soon(250))
+
+        CALLS["read"](backend, soon())
 
 
 def test_the_token_is_in_the_header_and_nowhere_else(

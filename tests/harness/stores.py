@@ -438,7 +438,9 @@ class Consul(Store):
         name: str = "consul",
         serf: Mapping[str, int] | None = None,
         host: str = LOOPBACK,
+        wan: Mapping[str, int] | None = None,
     ) -> None:
+        """*serf*: port of each server; *wan*: of each datacenter, this one is called *name*."""
         folder.mkdir(parents=True, exist_ok=True)
         data, config = folder / f"{name}.data", folder / f"{name}.json"
         port = free_port()
@@ -458,6 +460,11 @@ class Consul(Store):
         if tls:
             settings |= {"ca_file": str(tls.ca), "cert_file": str(tls.cert)}
             settings |= {"key_file": str(tls.key), "verify_incoming_https": True}
+        if wan:
+            ports["serf_wan"] = wan[name]
+            settings |= {"datacenter": name, "ports": ports | {"http": port}, "advertise_addr_wan": LOOPBACK}
+            settings |= {"retry_join_wan": [f"{LOOPBACK}:{at}" for other, at in wan.items() if other != name]}
+            settings |= {"retry_interval_wan": "1s"}
         config.write_text(json.dumps(settings | dict(extra or {})))
         command: list[str | Path] = [need("consul"), "agent", "-server", f"-bootstrap-expect={len(serf)}"]
         command += [f"-node={name}", f"-bind={LOOPBACK}", f"-client={host}"]

@@ -91,6 +91,31 @@ def test_a_full_backlog_is_no_answer(listener: socket.socket) -> None:
         connection.close()
 
 
+@pytest.mark.parametrize("hangs", ["name server", "addresses"])
+def test_bug_a_look_at_a_name_outlived_its_deadline(
+    hangs: str, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How late a hang was found was not what `validate` says."""
+    over, address = threading.Event(), listener.getsockname()
+    held = [socket.socket() for _ in range(8)]
+    for connection in held:
+        connection.setblocking(False)
+        connection.connect_ex(address)
+
+    def look_up(*_words: object, **_more: object) -> list[object]:
+        if hangs == "name server":
+            over.wait(20)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address)] * 8
+
+    monkeypatch.setattr("socket.getaddrinfo", look_up)
+    probe = HttpProbe(f"http://server.example:{address[1]}/")
+
+    assert "no answer in time" in timed(probe, 300).reason
+    over.set()
+    for connection in held:
+        connection.close()
+
+
 @pytest.mark.parametrize("family", ["IPv4", "IPv6 that takes IPv4", "IPv6"])
 def test_bug_a_hung_server_looked_well_until_its_backlog_was_full(family: str) -> None:
     """Java's is 50: 100 s, where 9 s were promised."""
