@@ -116,6 +116,25 @@ def test_bug_a_look_at_a_name_outlived_its_deadline(
         connection.close()
 
 
+def test_each_address_of_a_name_has_its_share_of_the_time(
+    answers: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = answers(lambda connection: connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n"))
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+        held = [socket.socket() for _ in range(3)]
+        for connection in held:
+            connection.setblocking(False)
+            connection.connect_ex(full.getsockname())
+        ends = (full.getsockname(), ("127.0.0.1", port))
+        places = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", end) for end in ends]
+        monkeypatch.setattr("socket.getaddrinfo", lambda *_words, **_more: places)
+
+        assert timed(HttpProbe("http://server.example/"), 4_000) == OK
+
+        for connection in held:
+            connection.close()
+
+
 @pytest.mark.parametrize("family", ["IPv4", "IPv6 that takes IPv4", "IPv6"])
 def test_bug_a_hung_server_looked_well_until_its_backlog_was_full(family: str) -> None:
     """Java's is 50: 100 s, where 9 s were promised."""
