@@ -135,7 +135,7 @@ def _go_on(node: s.Node, phase: s.Holding, now: Instant, policy: s.Policy) -> s.
 def _fail_back(node: s.Node, phase: s.Holding, now: Instant, policy: s.Policy) -> s.Step | None:
     """Hand over to a preferred node that asks for it (``failback``) and has been able for a TTL."""
     memory = node.memory
-    if not isinstance(phase, s.Serving) or memory.view is None or paused(memory, policy):
+    if not isinstance(phase, s.Serving) or memory.view is None or held_back(memory, policy):
         return None
     better = [
         record.node

@@ -21,7 +21,7 @@ from typing import assert_never
 from sidecar.core import marks
 from sidecar.core import state as s
 from sidecar.core.advance import LEASE_OVER, advance
-from sidecar.core.candidate import paused
+from sidecar.core.candidate import held_back, paused
 from sidecar.core.model import FINISHED, View
 from sidecar.core.moves import after_failure, be_lost, finish, give_back, start
 from sidecar.core.units import NO_EPOCH, Epoch, Instant
@@ -289,7 +289,7 @@ def _ready(node: s.Node, run: s.Run, now: Instant) -> s.Step:
 
 def _sick(node: s.Node, run: s.Run, reason: str, now: Instant, policy: s.Policy) -> s.Step:
     phase, memory = node
-    if not isinstance(phase, s.Serving) or phase.run != run or paused(memory, policy):
+    if not isinstance(phase, s.Serving) or phase.run != run or held_back(memory, policy):
         return s.Step(node)
     memory, after = after_failure(memory, reason, now, policy)
     kill_at = min(Instant(now + policy.stop_grace_ms), phase.lease.kill_at(policy))

@@ -68,6 +68,7 @@ class ServerLane:
         self._roles: dict[s.Run, Role] = {}
         self._epochs: dict[s.Run, Epoch] = {}
         self._deadlines: dict[s.Run, Instant] = {}
+        self._wanted: s.Run | None = None  # the run started last, until it is stopped
         self._asked: dict[s.Run, Job] = {}  # `before_active`, of the last start
         self._pids: dict[s.Run, tuple[int, Instant]] = {}  # replaced, never changed: others iterate over it
         self._prefix = os.urandom(4).hex()
@@ -123,6 +124,7 @@ class ServerLane:
 
     def start(self, order: s.StartServer) -> None:
         """Prepare and start a server. A late start is refused by the guard."""
+        self._wanted = order.run
         self._deadlines = {order.run: order.deadline}
         self._roles[order.run], self._epochs[order.run] = order.role, order.epoch
         asked = self._hooks.errand("before_active", order.epoch) if order.role == "active" else None
@@ -156,7 +158,9 @@ class ServerLane:
         self._order(run, self._guard.kill)
 
     def _call_off(self, run: s.Run) -> None:
-        """End the hook that the start of *run* waits for, which is never started then."""
+        """Keep *run* from being started, and end the hook that its start waits for."""
+        if self._wanted == run:
+            self._wanted = None
         if run in self._asked:
             self._asked[run].errand.call_off()
 
@@ -198,6 +202,8 @@ class ServerLane:
             if self._lost:
                 self._respawn()
             launch = self._prepare(order.role)
+            if self._wanted != order.run:  # the disk hung for so long
+                raise GuardError("stopped before it was started")
             if launch is None:
                 raise GuardError(f"this kind of server does not run as {order.role}")
             for text in launch.notes:

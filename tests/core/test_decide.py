@@ -844,6 +844,20 @@ def test_bug_failback_was_tried_again_and_again_to_a_node_that_did_not_take_the_
     assert back.node.memory.better == ("b", at(3))
 
 
+def test_bug_a_pause_just_before_a_confirmation_left_the_node_to_failback_and_to_probes() -> None:
+    """Found by seed 17021908: "paused before it began; nothing was stopped", and a failback stopped it."""
+    confirmed = request(state="confirmed")
+    seen = view(lock(), nodes=(other(priority=200, failback=True),), request=confirmed, paused=True)
+    memory = replace(BUSY, better=("b", at(-POLICY.ttl_ms)))
+
+    answered = step(serving(), s.Seen(seen), memory)
+    assert answered.node.phase == serving()
+    assert [action.request.state for action in answered.actions if isinstance(action, s.Answer)] == ["failed"]
+
+    sick = decide(answered.node, s.ServerSick(3, "no answer"), at(1), POLICY)
+    assert sick.node.phase == serving()
+
+
 @pytest.mark.parametrize("held", [lock("b", 8), None], ids=["held", "released"])
 def test_bug_a_late_request_got_an_epoch_from_a_wiped_store_that_another_node_had_had(
     held: LockRecord | None,

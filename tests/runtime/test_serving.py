@@ -188,6 +188,25 @@ def test_a_renewal_while_the_server_is_prepared_counts(stage: Stage) -> None:
     assert stage.hello()["run"]["deadline_ms"] == later
 
 
+@pytest.mark.parametrize("order", ["stop", "kill"])
+def test_bug_a_server_was_started_that_had_been_stopped_while_it_was_prepared(
+    stage: Stage, order: str
+) -> None:
+    """Found by seed 17083726: on a disk that hung for 15 s, under a lock that was lost meanwhile."""
+    go_on = threading.Event()
+    stage.kind.preparing = lambda: go_on.wait(WITHIN_S)
+    stage.start()
+    if order == "stop":
+        stage.lane.stop(1, CLOCK.now())
+    else:
+        stage.lane.kill(1)
+    go_on.set()
+
+    assert stage.inbox.next() == s.ServerGone(1, None, "stopped before it was started")
+    assert stage.inbox.rest() == []
+    assert stage.lane.server() is None
+
+
 def test_a_late_start_is_the_end_of_its_run(stage: Stage) -> None:
     stage.start(lives_ms=MARGIN_MS)
 
