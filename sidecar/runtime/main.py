@@ -170,17 +170,16 @@ class Sidecar:
 
     def _open_api(self) -> None:
         """Take the API's address and files; a server that was found is worth more than answers about it."""
-        try:
-            if self._config.trouble:
-                raise ConfigError(self._config.trouble[0])
-            if self._api is not None:
+        trouble = [*self._config.trouble]
+        if self._api is not None and not trouble:
+            try:
                 self._api.open()
-        except ConfigError as error:
-            if self._servers.adopted is None:
-                raise
-            events.emit(
-                events.Raised(text=f"{error}; the server that runs goes on, the API as far as it can")
-            )
+            except ConfigError as error:
+                trouble = [str(error)]
+        if trouble and self._servers.adopted is None:
+            raise ConfigError(trouble[0])
+        for text in trouble:
+            events.emit(events.Raised(text=f"{text}; the server that runs goes on, the API as far as it can"))
 
     def run(self) -> int:
         """Run the shell, then leave everything in order."""
