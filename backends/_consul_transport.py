@@ -34,7 +34,7 @@ from sidecar.clock import Clock, left_s
 from sidecar.core.units import Instant
 from sidecar.documents import prepared
 from sidecar.errors import BackendError, ConfigError, Denied, NotSent, OutcomeUnknown
-from sidecar.resolving import Place, Resolver
+from sidecar.resolving import Place, Resolver, first
 
 BODY_MAX_BYTES = 32 * 1024 * 1024  # 1000 history entries are 0.5 MB; more is no answer of ours
 IDLE_MAX = 4  # kept connections: renewals, a blocking query, publishing, one command
@@ -336,30 +336,23 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # the library has no ty
         return left
 
     def _connect(self, left: Callable[[], float], tls: ssl.SSLContext | None) -> Connection:
-        addresses = _behind(self._silent, self._resolver.places(left))
-        for position, (family, address) in enumerate(addresses):
-            share = left() / (len(addresses) - position)
-            try:
-                sock = self._open_socket(family, address, share, left, tls)
-                return Connection(sock, address, left, tls)
-            except OSError:
-                if position == len(addresses) - 1:
-                    raise
-        raise OSError(f"no address for {self.address.host}")
+        def connect(place: Place, share_s: float) -> Connection:
+            return Connection(self._open_socket(place, share_s, left, tls), place[1], left, tls)
+
+        return first(_behind(self._silent, self._resolver.places(left)), left, connect)
 
     def _open_socket(
         self,
-        family: int,
-        address: Any,
+        place: Place,
         share_s: float,
         left: Callable[[], float],
         tls: ssl.SSLContext | None,
     ) -> socket.socket:
-        sock = socket.socket(family, socket.SOCK_STREAM)
+        sock = socket.socket(place[0], socket.SOCK_STREAM)
         try:
             self._own(sock)
             sock.settimeout(share_s)
-            sock.connect(address)
+            sock.connect(place[1])
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if tls is None:
                 return sock

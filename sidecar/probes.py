@@ -24,7 +24,7 @@ from sidecar.clock import BootClock, Clock, left_s
 from sidecar.config.given import without_secrets
 from sidecar.core.units import Instant
 from sidecar.errors import ConfigError
-from sidecar.resolving import Resolver
+from sidecar.resolving import Place, Resolver, first
 
 HEAD_BYTES_MAX = 16 * 1024
 """Of an HTTP answer; the status line is all that is looked at."""
@@ -151,19 +151,11 @@ class HttpProbe:
 
     def _connection(self, deadline: Instant) -> socket.socket:
         """Connect to the first of its addresses that answers, each in its share of the time."""
-        failed: OSError = TimeoutError()
-        places = self._resolver.places(lambda: self._left_s(deadline))
-        for position, (family, address) in enumerate(places):
-            stream = socket.socket(family, socket.SOCK_STREAM)
-            stream.settimeout(self._left_s(deadline) / (len(places) - position))
-            try:
-                stream.connect(address)
-            except OSError as error:
-                stream.close()
-                failed = error
-            else:
-                return stream
-        raise failed
+
+        def left() -> float:
+            return self._left_s(deadline)
+
+        return first(self._resolver.places(left), left, _connected)
 
     def _ask(self, stream: socket.socket, parts: SplitResult, deadline: Instant) -> Finding:
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
@@ -199,6 +191,18 @@ class HttpProbe:
         if not good or not self.url.isascii() or not self.url.isprintable() or " " in self.url:
             raise ConfigError(f"http probe: not an http or https address: {self.url!r}")
         return parts
+
+
+def _connected(place: Place, within_s: float) -> socket.socket:
+    family, address = place
+    stream = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        stream.settimeout(within_s)
+        stream.connect(address)
+    except OSError:
+        stream.close()
+        raise
+    return stream
 
 
 def _tls(stream: socket.socket, host: str) -> socket.socket:

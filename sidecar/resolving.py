@@ -8,8 +8,9 @@ import socket
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
+T = TypeVar("T")
 Place = tuple[int, Any]
 """Family and address, as a socket takes them."""
 
@@ -42,6 +43,22 @@ class Resolver:
         """End the waiting of everybody."""
         if self._flight is not None:
             self._flight.done.set()
+
+
+def first(places: Sequence[Place], left: Callable[[], float], connect: Callable[[Place, float], T]) -> T:
+    """Return what *connect* makes of the first place where it can, each in its share of the seconds *left*.
+
+    Raises:
+        OSError: What the last one has raised; TimeoutError of *left*: nothing is.
+    """
+    failed = OSError("no address")
+    for position, place in enumerate(places):
+        share_s = left() / (len(places) - position)
+        try:
+            return connect(place, share_s)
+        except OSError as error:
+            failed = error
+    raise failed
 
 
 class _Flight:

@@ -37,14 +37,14 @@ class Given(NamedTuple):
 
 
 class Sources:
-    """Everything that was written. *label* names the file, *document* knows its lines."""
+    """Everything that was written. *label* names the file, *document* its lines; *patient*: see `load`."""
 
-    def __init__(self, label: str, document: reader.Document | None = None) -> None:
+    def __init__(self, label: str, document: reader.Document | None = None, *, patient: bool = False) -> None:
         self.label = label
         self.document = document or reader.Document({}, {})
         self.found: dict[str, Given] = {}
         self.plugin: str | None = None  # name of the section that belongs to a plug-in
-        self.patient = False
+        self._patient = patient
         self.trouble: list[str] = []  # where patient
 
     def problem(self, path: str, message: str) -> SidecarError:
@@ -60,7 +60,7 @@ class Sources:
         try:
             yield
         except SidecarError as error:
-            if not self.patient:
+            if not self._patient:
                 raise
             self.trouble.append(str(error))
 

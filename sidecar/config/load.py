@@ -34,9 +34,7 @@ def load(path: Path | None, environ: Mapping[str, str], *, patient: bool = False
     chosen = path or (Path(environ["SIDECAR_CONFIG"]) if environ.get("SIDECAR_CONFIG") else None)
     alone = "SIDECAR_CLUSTER" in environ and "SIDECAR_BACKEND" in environ
     if chosen is None and alone and not os.path.exists(DEFAULT_PATH):  # noqa: PTH110 - of a shut folder: no
-        sources = g.Sources("environment")
-        sources.patient = patient
-        return finish(sources, environ)
+        return finish(g.Sources("environment", patient=patient), environ)
     chosen = chosen or DEFAULT_PATH
     return from_text(_read(chosen), environ, source=g.label_of(chosen), patient=patient)
 
@@ -49,8 +47,7 @@ def from_text(text: str, environ: Mapping[str, str], *, source: str, patient: bo
         place = ":".join(str(part) for part in (source, error.line, error.column) if part is not None)
         named = f"{place}: {g.printable(error.key)}" if error.key else place
         raise ConfigError(f"{named}: {error}") from error
-    sources = g.Sources(source, document)
-    sources.patient = patient
+    sources = g.Sources(source, document, patient=patient)
     sources.plugin = g.plugin_section(g.backend_name(sources, environ))
     g.from_document(sources)
     return finish(sources, environ)

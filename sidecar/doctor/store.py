@@ -13,6 +13,7 @@ from statistics import median
 from sidecar import __version__
 from sidecar.clock import BootClock
 from sidecar.config import Config, timing
+from sidecar.config.address import parse
 from sidecar.config.durations import render
 from sidecar.core.model import Settings, View
 from sidecar.core.units import Instant
@@ -77,9 +78,9 @@ def _what_it_is(config: Config, info: BackendInfo) -> Iterator[Finding]:
 
 def _is_several(place: str) -> bool:
     """Tell whether HOST:PORT is the name of several hosts: more than one address of a family."""
-    host, _, port = place.rpartition(":")
+    where = parse(f"http://{place}", schemes=("http",))
     try:
-        found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
+        found = socket.getaddrinfo(where.host, where.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         return False  # what asks for it says so
     places = {(family, address[0]) for family, _, _, _, address in found}

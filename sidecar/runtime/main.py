@@ -88,7 +88,7 @@ class Sidecar:
         self._inbox: Inbox = SimpleQueue()
         self._kind = kind_of(config)
         self._metrics = self._measure(stack)
-        self._api = self._listen(stack, self._metrics)
+        self._api = self._make_api(stack, self._metrics)
         self._backend: Backend = load_backend(config.backend)(config.backend_settings(), self._clock)
         if self._metrics is not None:
             self._backend = self._metrics.measured(self._backend)
@@ -132,7 +132,7 @@ class Sidecar:
         stack.callback(made.close)
         return made
 
-    def _listen(self, stack: ExitStack, metrics: "Metrics | None") -> "Api | None":
+    def _make_api(self, stack: ExitStack, metrics: "Metrics | None") -> "Api | None":
         """Make the API; it is opened when it is known whether a server was found."""
         if metrics is None:
             return None
@@ -254,9 +254,9 @@ class Sidecar:
             self._api.turned(turn)
 
     def _make_shell(self) -> Shell:
-        instance = f"{self._config.node}-{uuid.uuid4().hex[:12]}"
         found, kept = self._servers.adopted, self._kept()
-        instance = kept.hold.instance if kept else instance
+        new = f"{self._config.node}-{uuid.uuid4().hex[:12]}"
+        instance = kept.hold.instance if kept else new
         policy = policy_of(self._config, self._kind, instance, self._config.once)
         server = None
         if found is not None:

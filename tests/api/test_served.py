@@ -32,7 +32,7 @@ from sidecar.errors import ConfigError
 from tests.api.served import TOKEN, WITHIN_S, Served, lease, served
 from tests.cli.stage import Stage
 from tests.core.made import POLICY, lock, other, request, view
-from tests.harness.process import free_port, wait_until
+from tests.harness.process import found_at, free_port, wait_until
 from tests.harness.tools import Tls
 
 HEALTH = ("/active", "/standby", "/live", "/ready")
@@ -725,13 +725,12 @@ def test_an_address_that_is_taken_is_an_error_at_the_start(api: Served) -> None:
 def test_bug_the_zone_of_an_address_was_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A link-local address belongs to an interface: without it the kernel says "invalid argument"."""
     asked: list[object] = []
-    local = (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("fe80::1", 8009, 0, 7))
 
     def create_server(address: object, **_more: object) -> socket.socket:
         asked.append(address)
         return socket.socket()
 
-    monkeypatch.setattr("socket.getaddrinfo", lambda *_words, **_more: [local])
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_words, **_more: found_at(("fe80::1", 8009, 0, 7)))
     monkeypatch.setattr("socket.create_server", create_server)
     text = "cluster: c\nbackend: local\napi: {listen: '[fe80::1%eth0]:8009'}\n"
     made = Api(from_text(text, {}, source="test"), BootClock(), lambda _run: True)

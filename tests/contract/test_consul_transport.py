@@ -24,7 +24,7 @@ from sidecar.core.units import NO_EPOCH, Epoch, Instant
 from sidecar.errors import BackendError, ConfigError, Denied, NotSent, OutcomeUnknown
 from sidecar.ports import BackendSettings, Grant, Hold
 from tests.contract.steps import node
-from tests.harness.process import free_port, wait_until
+from tests.harness.process import crowded, found_at, free_port, wait_until
 from tests.harness.stores import Consul, Tls, acl, unique
 
 CLOCK = BootClock()
@@ -187,10 +187,7 @@ def test_no_call_outlives_its_deadline(
 def test_a_connect_that_gets_no_answer_ends_in_time(to: Callable[..., ConsulBackend]) -> None:
     with ExitStack() as stack:
         full = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
-        for _ in range(3):  # nobody accepts: the kernel drops further attempts
-            filler = stack.enter_context(socket.socket())
-            filler.setblocking(False)
-            filler.connect_ex(full.getsockname())
+        stack.enter_context(crowded(full))
         backend = to(f"http://127.0.0.1:{full.getsockname()[1]}")
         asked_at = CLOCK.now()
         with pytest.raises(NotSent):
@@ -312,8 +309,7 @@ def test_bug_an_address_where_nothing_answers_was_never_left(
     """A name has several, and a program that hangs at the first one still accepts."""
     with ExitStack() as stack:
         hangs = serve(swallow, stack).rpartition(":")[2]
-        ports = (int(hangs), false.server_address[1])
-        places = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)) for port in ports]
+        places = found_at(("127.0.0.1", int(hangs)), false.server_address)
         monkeypatch.setattr("socket.getaddrinfo", lambda *_words, **_more: places)
         backend = to("http://consul.example:8500")
         with pytest.raises(NotSent, match="no answer in time"):

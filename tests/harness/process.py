@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -60,6 +60,25 @@ def free_port() -> int:
         _reserved.append(lock)
         return port
     raise RuntimeError("no free port")
+
+
+@contextmanager
+def crowded(listener: socket.socket) -> Iterator[None]:
+    """Fill the backlog of *listener*, where nobody accepts, so that the kernel drops further attempts."""
+    with ExitStack() as stack:
+        for _ in range(8):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listener.getsockname())
+        yield
+
+
+def found_at(*ends: tuple[object, ...]) -> list[tuple[object, ...]]:
+    """Return the answer of ``getaddrinfo`` for a name with these addresses."""
+    return [
+        (socket.AF_INET6 if ":" in str(end[0]) else socket.AF_INET, socket.SOCK_STREAM, 6, "", end)
+        for end in ends
+    ]
 
 
 def wait_until(condition: Callable[[], object], what: str, within_s: float = READY_WITHIN_S) -> None:

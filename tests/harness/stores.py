@@ -448,6 +448,8 @@ class Consul(Store):
         ports = {"server": free_port(), "serf_lan": serf[name]} | dict.fromkeys(
             ("dns", "grpc", "serf_wan", "http", "https"), -1
         )
+        if wan:
+            ports["serf_wan"] = wan[name]
         settings = {
             "ports": ports | {"https" if tls else "http": port},
             "performance": {"raft_multiplier": 1},
@@ -461,8 +463,7 @@ class Consul(Store):
             settings |= {"ca_file": str(tls.ca), "cert_file": str(tls.cert)}
             settings |= {"key_file": str(tls.key), "verify_incoming_https": True}
         if wan:
-            ports["serf_wan"] = wan[name]
-            settings |= {"datacenter": name, "ports": ports | {"http": port}, "advertise_addr_wan": LOOPBACK}
+            settings |= {"datacenter": name, "advertise_addr_wan": LOOPBACK}
             settings |= {"retry_join_wan": [f"{LOOPBACK}:{at}" for other, at in wan.items() if other != name]}
             settings |= {"retry_interval_wan": "1s"}
         config.write_text(json.dumps(settings | dict(extra or {})))

@@ -17,6 +17,7 @@ import pytest
 from sidecar import events, log
 from sidecar.events import LOG
 from sidecar.log import Journal, JsonLine, Log, Printed, Style, TextLine
+from tests.harness.process import wait_until
 from tests.runtime.stubs import WITHIN_S
 
 FORGED = "2026-11-26 01:02:03.456+0000 error alarm text=forged"
@@ -147,6 +148,13 @@ class Stuck(io.StringIO):
         return super().write(text)
 
 
+def finish(made: Log, stream: Stuck) -> None:
+    """Let the reader take what is queued."""
+    stream.go_on.set()
+    wait_until(made._lines.empty, "everything to be taken", WITHIN_S)
+    made.close(WITHIN_S)
+
+
 @pytest.mark.parametrize("style", [TextLine(), JsonLine()])
 def test_a_stuck_reader_stops_nobody_and_what_is_lost_is_said_in_the_logs_own_way(style: Style) -> None:
     stream = Stuck()
@@ -155,10 +163,7 @@ def test_a_stuck_reader_stops_nobody_and_what_is_lost_is_said_in_the_logs_own_wa
     assert stream.asked.wait(WITHIN_S)
     for _ in range(log.QUEUE_LINES_MAX + 5):
         made.event(event())
-    stream.go_on.set()
-    while not made._lines.empty():
-        threading.Event().wait(0.01)
-    made.close(WITHIN_S)
+    finish(made, stream)
 
     said = stream.getvalue().splitlines()[1]
     assert re.search(r'log_lines_dropped.*lines["=: ]+5\b', said), said
@@ -177,10 +182,7 @@ def test_bug_a_server_that_flooded_the_log_threw_our_alarms_away(
         made.server("stdout", "x")
         made.hook("on_active", "x")
     made.event(event(reason="alarm"))
-    stream.go_on.set()
-    while not made._lines.empty():
-        threading.Event().wait(0.01)
-    made.close(WITHIN_S)
+    finish(made, stream)
 
     assert stream.getvalue().splitlines()[-1].endswith("reason=alarm")
 

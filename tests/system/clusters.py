@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from sidecar.demo.cluster import Cluster, DemoNode
+from sidecar.standin import witness
 from tests.harness.process import free_port
 from tests.harness.stores import Consul, Etcd, Store
 
@@ -69,3 +70,9 @@ def running(
         for node in made:  # pytest shows this where the test failed
             print(f"--- {node.name}\n{node.log.read_text()[-4_000:]}")
     assert made.verdict() == []
+
+
+def outlived(cluster: Cluster, name: str, for_ms: int) -> bool:
+    """Tell whether the server of *name* is active, and has been for longer than that."""
+    last = witness.active_intervals(cluster.records())[-1]
+    return last.node == name and last.length_ms > for_ms

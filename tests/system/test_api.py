@@ -23,7 +23,7 @@ from sidecar.demo.cluster import CLOCK, Cluster, DemoNode, until
 from sidecar.standin import set_faults, witness
 from tests.harness.certificates import Authority, replace
 from tests.harness.stores import Etcd, unique
-from tests.system.clusters import ApiNode, running, section_of
+from tests.system.clusters import ApiNode, outlived, running, section_of
 
 TOKEN = "correct-horse"
 TTL_MS = 6_000
@@ -180,7 +180,7 @@ def test_bug_what_was_wrong_with_the_api_ended_a_server_that_was_well(
         node.start()
         until("an alarm", lambda: said in node.log.read_text())
         for_ms = int(witness.active_intervals(cluster.records())[-1].length_ms) + PATIENT_TTL_MS
-        until("the old lease to be over", lambda: _outlived(cluster, node, for_ms), 4 * PATIENT_TTL_MS)
+        until("the old lease to be over", lambda: outlived(cluster, node.name, for_ms), 4 * PATIENT_TTL_MS)
         assert pids == {process.pid for process in node.server()}
         assert node.process.poll() is None
 
@@ -193,11 +193,6 @@ def test_bug_what_was_wrong_with_the_api_ended_a_server_that_was_well(
         else:
             replace(cert, tls.cert.read_bytes())
             until("the API", lambda: "api: begins at https://" in node.log.read_text(), WITHIN_S * 1_000)
-
-
-def _outlived(cluster: Cluster, node: DemoNode, for_ms: int) -> bool:
-    last = witness.active_intervals(cluster.records())[-1]
-    return last.node == node.name and last.length_ms > for_ms
 
 
 def test_a_port_that_is_taken_is_an_error_at_the_start(cluster: Cluster) -> None:

@@ -21,7 +21,7 @@ from sidecar.demo.cluster import CLOCK, Cluster, DemoNode, free_ports, until
 from sidecar.standin import set_faults, witness
 from tests.harness.standin import edit
 from tests.harness.stores import Consul, Etcd, Store
-from tests.system.clusters import STORES, backend_section, running, section_of
+from tests.system.clusters import STORES, backend_section, outlived, running, section_of
 
 TTL_MS = 2_000
 PATIENT_TTL_MS = 8_000
@@ -126,7 +126,7 @@ def test_restarted_sidecar_adopts_the_running_server(patient_pair: Cluster) -> N
 
     until(
         "the old lease to be over",
-        lambda: _outlived(patient_pair, before, PATIENT_TTL_MS),
+        lambda: outlived(patient_pair, before, PATIENT_TTL_MS),
         4 * PATIENT_TTL_MS,
     )
     assert server_pid(patient_pair[before]) == pid
@@ -137,11 +137,6 @@ def _serves_adopted(node: DemoNode) -> bool:
     """Tell whether it serves with the server that it found, by what it knew or by what it has asked since."""
     _, found, after = node.log.read_text().rpartition("adopted=True")
     return bool(found) and ("phase=serving" in after or "after=serving" in after)
-
-
-def _outlived(cluster: Cluster, name: str, for_ms: int) -> bool:
-    last = witness.active_intervals(cluster.records())[-1]
-    return last.node == name and last.length_ms > for_ms
 
 
 @pytest.mark.parametrize("client_port", ["nonsense", "other"])
@@ -167,7 +162,7 @@ def test_bug_an_edit_of_server_xml_ended_the_server_at_the_next_start_of_the_sid
             until("an alarm", lambda: said in node.log.read_text())
         until("its own server", lambda: _serves_adopted(node), 25_000)
         for_ms = int(witness.active_intervals(cluster.records())[-1].length_ms) + 1_000
-        until("more of them", lambda: _outlived(cluster, before, for_ms))
+        until("more of them", lambda: outlived(cluster, before, for_ms))
         assert server_pid(node) == pid
         assert len(set(epochs(cluster))) == 1
 

@@ -21,7 +21,7 @@ from sidecar.clock import BootClock
 from sidecar.core.units import Instant
 from sidecar.errors import ConfigError
 from sidecar.probes import OK, CommandProbe, Finding, HttpProbe, Probe, TcpProbe, within
-from tests.harness.process import free_port, wait_until
+from tests.harness.process import crowded, found_at, free_port, wait_until
 
 LATE_MS = 3_000
 """How much later than its deadline an answer may come on a machine that tests share."""
@@ -78,17 +78,11 @@ def test_the_first_address_that_accepts_is_enough(answers: Callable[..., int]) -
 
 
 def test_a_full_backlog_is_no_answer(listener: socket.socket) -> None:
-    address = listener.getsockname()
-    held = []
-    for _ in range(8):
-        held.append(socket.socket())
-        held[-1].setblocking(False)
-        held[-1].connect_ex(address)
-    time.sleep(0.05)
-    finding = timed(TcpProbe([address[1]]), 200)
-    assert finding.reason == f"127.0.0.1:{address[1]}: no answer in time"
-    for connection in held:
-        connection.close()
+    port = listener.getsockname()[1]
+    with crowded(listener):
+        time.sleep(0.05)
+        finding = timed(TcpProbe([port]), 200)
+        assert finding.reason == f"127.0.0.1:{port}: no answer in time"
 
 
 @pytest.mark.parametrize("hangs", ["name server", "addresses"])
@@ -97,42 +91,29 @@ def test_bug_a_look_at_a_name_outlived_its_deadline(
 ) -> None:
     """How late a hang was found was not what `validate` says."""
     over, address = threading.Event(), listener.getsockname()
-    held = [socket.socket() for _ in range(8)]
-    for connection in held:
-        connection.setblocking(False)
-        connection.connect_ex(address)
 
-    def look_up(*_words: object, **_more: object) -> list[object]:
+    def look_up(*_words: object, **_more: object) -> list[tuple[object, ...]]:
         if hangs == "name server":
             over.wait(20)
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address)] * 8
+        return found_at(*[address] * 8)
 
     monkeypatch.setattr("socket.getaddrinfo", look_up)
     probe = HttpProbe(f"http://server.example:{address[1]}/")
 
-    assert "no answer in time" in timed(probe, 300).reason
+    with crowded(listener):
+        assert "no answer in time" in timed(probe, 300).reason
     over.set()
-    for connection in held:
-        connection.close()
 
 
 def test_each_address_of_a_name_has_its_share_of_the_time(
     answers: Callable[..., int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     port = answers(lambda connection: connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n"))
-    with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
-        held = [socket.socket() for _ in range(3)]
-        for connection in held:
-            connection.setblocking(False)
-            connection.connect_ex(full.getsockname())
-        ends = (full.getsockname(), ("127.0.0.1", port))
-        places = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", end) for end in ends]
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full, crowded(full):
+        places = found_at(full.getsockname(), ("127.0.0.1", port))
         monkeypatch.setattr("socket.getaddrinfo", lambda *_words, **_more: places)
 
         assert timed(HttpProbe("http://server.example/"), 4_000) == OK
-
-        for connection in held:
-            connection.close()
 
 
 @pytest.mark.parametrize("family", ["IPv4", "IPv6 that takes IPv4", "IPv6"])

@@ -79,7 +79,7 @@ MUTANTS = (
     # probes
     Mutant("one open port is enough", "sidecar/probes.py", "                return findings[0] if findings else Finding(False, f\"port {port}: no address\")\n", "                continue\n            return OK\n        return findings[0]\n", f"{PROBES}::test_every_port_must_accept"),
     Mutant("a connection of a socket with itself is a server", "sidecar/probes.py", "if connection.getsockname() == connection.getpeername():", "if False:", f"{PROBES}::test_a_connection_of_a_socket_with_itself_is_no_server"),
-    Mutant("each address has the whole time of a look", "sidecar/probes.py", " / (len(places) - position))", ")", f"{PROBES}::test_each_address_of_a_name_has_its_share_of_the_time"),
+    Mutant("each address has the whole time of a look", "sidecar/resolving.py", "left() / (len(places) - position)", "left()", f"{PROBES}::test_each_address_of_a_name_has_its_share_of_the_time"),
     Mutant("a port of a program that stands still is a server", "sidecar/probes.py", "if self.accepting and not", "if False and not", f"{PROBES}::test_bug_a_hung_server_looked_well_until_its_backlog_was_full"),
     Mutant("a program that hangs up has not accepted", "sidecar/accepted.py", "return (state, inode) == (_ESTABLISHED, 0)", "return bool(inode == 0)", f"{PROBES}::test_a_server_that_hangs_up_at_once_has_accepted"),
     Mutant("any HTTP status is good", "sidecar/probes.py", "if int(words[1]) != self.status:", "if False:", f"{PROBES}::test_the_status_counts"),
