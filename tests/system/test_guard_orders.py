@@ -168,12 +168,10 @@ def test_a_second_client_cannot_start_beside_the_first(kernel_site: Site) -> Non
     sidecar.start("deaf")
     sidecar.wait("Started")
     sock, hello = _hello(site)
-    start = {"order": "start", "seq": 2, "run": "r2", "argv": ["/bin/true"], "cwd": "/", "env": {}}
-    start |= {"role": "active", "epoch": 8, "deadline_ms": now_ms() + 5_000, "kill_margin_ms": 200}
     with sock:
         sock.send(json.dumps(CONTROL).encode())
         sock.recv(wire.FRAME_MAX)
-        sock.send(json.dumps({**start, "stop_signal": 15}).encode())
+        sock.send(json.dumps(_start("r2")).encode())
         answer = wire.decode(sock.recv(wire.FRAME_MAX))
 
     assert (answer["ok"], answer["reason"]) == (False, "run 'r1' is not over")
@@ -550,6 +548,31 @@ def test_a_new_client_takes_over(site: Site) -> None:
     old.wait("Exited")
 
 
+@pytest.mark.parametrize("in_time", [True, False])
+def test_an_unread_start_of_the_client_before_is_known_to_the_next_or_does_not_happen(
+    site: Site, *, in_time: bool
+) -> None:
+    """Which of two sockets is read first is the kernel's affair."""
+    site.sidecar()
+    old, _ = _hello(site)
+    new, _ = _hello(site)
+    with old, new:
+        old.send(json.dumps(CONTROL).encode())
+        old.recv(wire.FRAME_MAX)
+        guard = site.one(site.guard_pid())
+        guard.send(signal.SIGSTOP)
+        first, then = [(old, _start("r1")), (new, CONTROL)][:: 1 if in_time else -1]
+        for sock, frame in (first, then):
+            sock.send(json.dumps(frame).encode())
+        old.close()
+        guard.send(signal.SIGCONT)
+        found = wire.decode(new.recv(wire.FRAME_MAX))["run"]
+        new.send(json.dumps(_start("r2")).encode())
+        answer = _next(new, "answer")
+
+    assert answer["ok"] is (found is None)
+
+
 def test_a_guard_that_does_not_answer_is_replaced(site: Site) -> None:
     old = site.sidecar()
     old.start("deaf", lives_ms=60_000)
@@ -635,6 +658,18 @@ def test_the_enforcement_asked_for_replaces_an_idle_guard(kernel_site: Site) -> 
 
 
 # The socket.
+
+
+def _start(run: str) -> wire.Frame:
+    order: wire.Frame = {"order": "start", "seq": 2, "run": run, "argv": ["/bin/sleep", "60"], "cwd": "/"}
+    order |= {"env": {}, "role": "active", "epoch": 8, "deadline_ms": now_ms() + 5_000}
+    return {**order, "kill_margin_ms": 200, "stop_signal": 15}
+
+
+def _next(sock: socket.socket, kind: str) -> wire.Frame:
+    while (frame := wire.decode(sock.recv(wire.FRAME_MAX)))["type"] != kind:
+        pass
+    return frame
 
 
 def _hello(site: Site) -> tuple[socket.socket, wire.Frame]:

@@ -28,7 +28,7 @@ class GuardClient:
         self._order_at = 0  # the socket keeps the order
         self._closed = False
         self.adopted: g.AdoptedRun | None = None
-        self.guard = self._attach()
+        self.guard = self._take_control()
         process.guard_client = self
         tree = self.guard.tree
         if tree is not None and not tree.dead:
@@ -63,8 +63,13 @@ class GuardClient:
             strand.wait(LOOK_MS)
         return host.new_guard()
 
+    def _take_control(self) -> Guard:
+        guard = self._attach()
+        guard.controller = self
+        return guard
+
     def respawn(self) -> None:
-        self.guard = self._attach()
+        self.guard = self._take_control()
 
     # what the guard tells
 
@@ -103,8 +108,9 @@ class GuardClient:
         delay_ms = 0 if random.random() < 0.8 else random.randint(1, 30)
         self._order_at = max(self._order_at, self.loop.now + delay_ms)
 
-        def send() -> None:  # a process that was killed has not sent it; one that has ended has
-            if self.process.alive or self.process.exited is not None:
+        def send() -> None:
+            sent = self.process.alive or self.process.exited is not None  # not by one that was killed
+            if sent and guard.controller is self:  # nobody who was superseded is obeyed
                 guard.order(order)
 
         self.loop.at(self._order_at, send)

@@ -50,6 +50,7 @@ class Guard:
         self.alive = True
         self.frozen_until = 0
         self.tree: Tree | None = None
+        self.controller: object = None  # the client whose orders are obeyed
         self._orders: list[Event] = []
 
     @property
