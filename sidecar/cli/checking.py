@@ -18,8 +18,8 @@ LIBRARIES = {"etcd": "etcd3", "consul": "py-consul"}  # the distribution behind 
     "validate",
     {
         0: "the configuration is good",
-        1: "the server it names cannot run under the sidecar as it is (launcher, server.xml)",
-        2: "bad usage or configuration; the line names file, key and reason",
+        1: "server.xml is missing or cannot be read",
+        2: "bad usage or configuration, of launcher and server.xml, too; the line names file, key and reason",
     },
 )
 @options.config_option

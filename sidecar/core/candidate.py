@@ -118,9 +118,12 @@ def rank(view: View, broken: LockRecord | None, policy: Policy) -> int:
     return before + (ABSENT_CANDIDATE_RANKS if named_elsewhere and not candidate_gave_up else 0)
 
 
-def best_other(view: View, node: str) -> NodeRecord | None:
-    """Return the node that would take over from *node* now, if there is one."""
-    others = [record for record in view.nodes if record.available and record.node != node]
+def best_other(view: View, node: str, *, planned: bool = False) -> NodeRecord | None:
+    """Return the node that would take over from *node* now, if there is one.
+
+    *planned*: from a node that serves well. One whose standby server fails is then no reason to stop.
+    """
+    others = [r for r in view.nodes if r.node != node and (r.fit if planned else r.available)]
     return min(others, key=lambda record: _preference_of(None, record), default=None)
 
 

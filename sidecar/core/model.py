@@ -82,7 +82,7 @@ class NodeRecord:
     enforcement: Enforcement
     priority: int
     eligible: bool  # like priority: by configuration, or as `Override` says
-    available: bool  # able to take over now: eligible, not cooling down, not paused, not failed
+    available: bool  # would take over now: eligible, not cooling down, not paused; its standby may fail
     failback: bool
     version: str
     seen_at_unix_ms: int  # wall clock of that node, for people; nothing is decided by it
@@ -90,6 +90,11 @@ class NodeRecord:
     server: ServerStats | None = None
     api: str | None = None
     heard: int = 0  # version of the ``settings`` key that it goes by
+
+    @property
+    def fit(self) -> bool:
+        """Tell whether an active that is well may hand over to it: able, and its standby does not fail."""
+        return self.available and self.state != "failed"
 
 
 @dataclass(frozen=True, slots=True)

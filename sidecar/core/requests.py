@@ -78,7 +78,7 @@ def _switchover(node: s.Node, request: Request, now: Instant, policy: s.Policy) 
             reason = objection(request, view, node.memory, policy)
             if reason is not None:
                 return answer(node, request, "refused", now, policy, reason)
-            other = best_other(view, policy.node)
+            other = best_other(view, policy.node, planned=True)
             to = request.to or (other.node if other is not None else None)
             return answer(node, request, "accepted", now, policy, to=to)
         case "accepted":
@@ -99,7 +99,7 @@ def objection(request: Request, view: View, memory: s.Memory, policy: s.Policy) 
     if request.source != policy.node:
         return f"{policy.node} is active, not {request.source}"
     if request.to is None:
-        return None if best_other(view, policy.node) else "no other node is able to take over"
+        return None if best_other(view, policy.node, planned=True) else "no other node is able to take over"
     candidate = view.node(request.to)
     if request.to == policy.node:
         return f"{request.to} is active already"
@@ -107,7 +107,7 @@ def objection(request: Request, view: View, memory: s.Memory, policy: s.Policy) 
         return f"{request.to} is not there; see `sidecar status` for the nodes that are"
     if not candidate.eligible:
         return f"{request.to} is {NOT_ELIGIBLE}"
-    if not candidate.available:
+    if not candidate.fit:
         return f"{request.to} is not able to take over now: {candidate.message}"
     return None
 
@@ -160,11 +160,14 @@ def _restarted(node: s.Node, request: Request, now: Instant, policy: s.Policy) -
     phase, memory = node
     if isinstance(phase, s.Serving) or (isinstance(phase, s.Standing) and phase.ready):
         return answer(node, request, "done", now, policy)
+    failed = bool(memory.failures) and memory.failures[-1] >= memory.request_since
     gave_up = isinstance(phase, s.Idle) and (
-        now < memory.cool_until or now < memory.standby_at or policy.standby == "stopped"
+        (failed and now < memory.cool_until)  # one that cools down for an older failure starts its standby
+        or now < memory.standby_at
+        or policy.standby == "stopped"
     )
     if isinstance(phase, s.Waiting) and held_back(memory, policy):  # where one try is all it gets
-        gave_up = bool(memory.failures) and memory.failures[-1] >= memory.request_since
+        gave_up = failed
     return (
         answer(node, request, "failed", now, policy, memory.trouble or "the server did not start")
         if gave_up

@@ -20,6 +20,7 @@ from sidecar.core.units import Instant
 from sidecar.doctor.finding import Finding, error, ok, warning
 from sidecar.errors import BackendError, Conflict, Denied
 from sidecar.operate import words
+from sidecar.operate.status import behind
 from sidecar.plugins import load_backend
 from sidecar.ports import Backend, BackendInfo
 
@@ -137,6 +138,8 @@ def _nodes(config: Config, view: View) -> Iterator[Finding]:
         named = words.stored_key(config.backend, config.cluster, key)
         says = f"the key {named} cannot be read by this version, {__version__}"
         yield warning("nodes", says, "upgrade the older one; where none is, restore the key")
+    if (older := behind(view)) is not None:
+        yield error("nodes", older, "see that all nodes use the same store; docs/operations.md says more")
     others = [record for record in view.nodes if record.node != config.node]
     if not others and not words.unread(view):
         yield warning(
@@ -156,7 +159,7 @@ def _nodes(config: Config, view: View) -> Iterator[Finding]:
         yield warning("nodes", says, "make sure that no other machine has this name: give each its own node")
     elif others:
         names = ", ".join(sorted(record.node for record in others))
-        here = "this node runs" if running else "no other node has this name"
+        here = "this node runs" if running else "no sidecar runs here, and no other node has this name"
         yield ok("nodes", f"{config.node}: {here}; others: {names}")
 
 

@@ -297,13 +297,15 @@ class Asking:
         view, source = self.follower.view, request.source or ""
         record = view.node(source)
         says = f" ({record.message})" if record is not None else f" and {silence(view, source)}"
-        if waited_ms < patience_ms:  # says nothing of the node
+        if record is None and source not in unread(view) and request.kind == "switchover":  # its lease ends
+            hint = "; another node takes over when its lease ends, if one is able: see `sidecar status`"
+        elif waited_ms < patience_ms:  # says nothing of the node
             hint = f"; give it more time: an answer may take {span(patience_ms)}"
         else:
             hint = "; see `sidecar failover`" if request.kind == "switchover" else ""
         return (
             f"{request.source} has not answered within {span(waited_ms)}{says}; "
-            f"the request is withdrawn, nothing will happen{hint}"
+            f"the request is withdrawn, nothing will happen for it{hint}"
         )
 
 

@@ -59,6 +59,8 @@ def plan(desk: Desk, view: View, to: str | None) -> Plan:
     ttl_ms = holder.ttl_ms if holder is not None else desk.ttl_ms
     epoch = holder.epoch if holder is not None else NO_EPOCH
     risks = _risks(view, holder, ttl_ms)
+    if (pending := under_way(view)) is not None:
+        risks += (f"what is under way is overtaken: {words.describe(pending)}",)
     if "request" in view.unreadable:
         risks += (f"the key {desk.key('request')} cannot be read: whatever is asked for there is replaced",)
     return Plan(view, epoch, source, to, ttl_ms, risks)
@@ -77,7 +79,7 @@ def _risks(view: View, holder: LockRecord | None, ttl_ms: int) -> tuple[str, ...
     return (
         who,
         *hint,
-        f"the server of {name} is killed: what it has not written yet is lost",
+        f"the server of {name} is ended, killed if it does not stop in time: what it has not written is lost",
         f"nobody is active until it is proven dead, or for {words.span(ttl_ms)}; then another one starts",
         f"if the whole machine of {name} was frozen and wakes up later, only the epoch keeps its server out",
     )

@@ -17,7 +17,7 @@ def check_switchover(desk: Desk, view: View, to: str | None) -> str:
     if holder is None:
         raise Refused(words.nobody_active(view) or "nobody is active")
     held = words.paused(view, holder.node, *([to] if to else []), key=desk.key("settings"))
-    reason = held or words.unfit(view, to, holder.node)
+    reason = held or words.unfit(view, to, holder.node, planned=True)
     if reason is not None:
         raise Refused(reason)
     record = view.node(holder.node)
@@ -56,7 +56,7 @@ def judge_handover(view: View, request: Request, over: bool) -> Verdict:
     """Return what became of a confirmed switchover. *over*: what is seen now has to do."""
     match request.state:
         case "rolled_back":
-            return Not(f"rolled back, {request.source} is to stay active: {request.reason}")
+            return Not(f"rolled back to {request.source}, whose server was restarted: {request.reason}")
         case "failed" | "abandoned" | "refused":
             return Not(f"{request.state}: {request.reason or 'no reason given'}")
     concluded = view.request is None or view.request.id != request.id or request.state == "done"

@@ -43,10 +43,9 @@ def unset_override(desk: Desk, node: str, setting: Setting, within_ms: int = HEA
 def _change(desk: Desk, node: str, setting: Setting, value: bool | int | None, within_ms: int) -> Changed:
     def change(view: View) -> Settings | None:
         found = view.settings.override(node)
+        require_known(view, node, also=tuple(o.node for o in view.settings.overrides))
         if value is None and getattr(found, setting) is None:
             raise Refused(f"{setting} of {node} is not set; there it is as its configuration says")
-        if value is not None:
-            require_known(view, node, also=tuple(o.node for o in view.settings.overrides))
         return None if getattr(found, setting) == value else _with(view.settings, found, setting, value)
 
     made = make(desk, change, setting, node, lambda view, _: _silent(view, node), within_ms)

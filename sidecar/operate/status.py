@@ -72,9 +72,9 @@ def notices(view: View, now_unix_ms: int) -> list[str]:
 def _ends(view: View, holder: LockRecord) -> list[str]:
     """Return what to know of a holder that does not serve, or that the nodes would not follow."""
     over = _is_over(view, holder)
-    if (behind := _behind(view)) is not None:
-        return [f"nobody is active: {behind}" if over else behind]
-    until = f"the lock is free within about {span(holder.ttl_ms)}"
+    if (older := behind(view)) is not None:
+        return [f"nobody is active: {older}" if over else older]
+    until = f"the lock is free within about {span(holder.ttl_ms)} of the store's return"
     held = f"{holder.node} holds the lock at epoch {holder.epoch}"
     return [f"{held} but does not serve any more: {until}"] if over else []
 
@@ -97,10 +97,12 @@ def _without_the_lock(record: NodeRecord, now_unix_ms: int) -> str:
             f"{record.node} was last seen {span(ago_ms)} ago, as active; "
             "it does not hold the lock, and by the clocks its deadline has passed"
         )
-    return f"{record.node} says it is active but does not hold the lock: its server ends by its deadline"
+    return (
+        f"{record.node} was active and does not hold the lock: its server has ended, or ends by its deadline"
+    )
 
 
-def _behind(view: View) -> str | None:
+def behind(view: View) -> str | None:
     """Say that the store is older than what nodes have seen: they refuse it, also once its lock is free."""
     last = view.epoch.epoch
     if view.mark <= last or (view.lock is not None and "epoch" in view.unreadable):
@@ -155,13 +157,15 @@ def _nobody(view: View) -> list[str]:
         return []
     if view.lock_unreadable:
         return ["nobody can become active until the lock can be read; `sidecar failover` replaces it"]
-    if (behind := _behind(view)) is not None:
-        return [f"nobody is active: {behind}"]
+    if (older := behind(view)) is not None:
+        return [f"nobody is active: {older}"]
     if view.lock is not None and view.lock.state == "broken":
         return [f"nobody is active: {who_broke(view.lock)}; it is free again {until_free(view.lock)}"]
     silent = unread(view)
     if not view.nodes and not silent:
-        return ["nobody is active and no node is there: is `sidecar run` running?"]
+        return [
+            "nobody is active and no node shows itself: is `sidecar run` running, or is the store just back?"
+        ]
     if view.settings.paused:
         return ["nobody is active, and nobody takes over while paused"]
     if not silent and not any(record.available for record in view.nodes):

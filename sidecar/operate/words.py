@@ -109,11 +109,18 @@ def paused(view: View, *nodes: str, key: str = "settings") -> str | None:
     return f"{held[0]} is paused; `sidecar resume --node {held[0]}` first" if held else None
 
 
-def unfit(view: View, to: str | None, active: str | None) -> str | None:
-    """Return why no node, or not *to*, can take over from *active*, and what would help; else None."""
+def unfit(view: View, to: str | None, active: str | None, *, planned: bool = False) -> str | None:
+    """Return why no node, or not *to*, can take over from *active*, and what would help; else None.
+
+    *planned*: the active serves well, and is not given up for a node whose standby server fails.
+    """
+
+    def able(record: NodeRecord) -> bool:
+        return record.fit if planned else record.available
+
     if to is None:
         others = [record for record in view.nodes if record.node != active]
-        if any(record.available for record in others):
+        if any(able(record) for record in others):
             return None
         why = [f"{record.node}: {_why_not(record)}" for record in others]
         why += [f"{node} {silence(view, node)}" for node in unread(view) if node != active]
@@ -123,7 +130,7 @@ def unfit(view: View, to: str | None, active: str | None) -> str | None:
         return f"{to} is active already"
     if record is None:
         return absent(view, to)
-    if not record.available:
+    if not able(record):
         return f"{to} is not able to take over: {_why_not(record)}"
     return None
 

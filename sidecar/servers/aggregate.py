@@ -109,8 +109,8 @@ class AggregateKind:
     def _refuse_rivals(self, found: list[str], what: str) -> None:
         if found:
             raise ServerError(
-                f"{self._home}: {found[0]} {what}, outside the lock: stop and disable it, "
-                "the sidecar must be the only one to start this server"
+                f"{self._home}: {found[0]} {what}, and not under this sidecar: where another sidecar "
+                "has started it, use that one; else stop and disable it, only a sidecar may start this server"
             )
 
     def _refuse_busy(self, found: settings.ServerSettings) -> None:

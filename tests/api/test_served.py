@@ -435,7 +435,7 @@ def test_failover_wants_force_and_says_what_is_at_risk(stage: Stage, api: Served
 
     assert (answer.status, answer.json["outcome"], answer.json["exit_code"]) == (409, "refused", 4)
     assert '"force": true' in answer.json["message"]
-    assert any("what it has not written yet is lost" in risk for risk in answer.json["risks"])
+    assert any("what it has not written is lost" in risk for risk in answer.json["risks"])
     assert stage.view().lock.state == "held"  # type: ignore[union-attr]
 
     forced = api.post("/failover", {"force": True, "timeout": "300ms"})

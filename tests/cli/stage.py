@@ -155,6 +155,10 @@ class Stage:
         """Write what a later version might, or somebody else."""
         LocalStore(self.path).put("plant-7", key, text)
 
+    def vanish(self, node: str) -> None:
+        """Let the record of *node* run out."""
+        self.backend.withdraw(node, _instance(self.view(), node), deadline=self.soon)
+
     # ---- whole parts
 
     def accept(self, to: str | None = None) -> None:
@@ -179,6 +183,12 @@ class Stage:
                 yield
             finally:
                 future.result(WITHIN_MS / 1000)
+
+
+def _instance(view: View, node: str) -> str:
+    record = view.node(node)
+    assert record is not None
+    return record.instance
 
 
 def request(kind: Any = "switchover", state: RequestState = "asked", epoch: int = 1, **what: Any) -> Request:

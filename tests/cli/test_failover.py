@@ -79,6 +79,12 @@ def test_the_risks_name_who_is_active_and_when_it_was_seen(dead: Stage) -> None:
     assert "30.0 s" in text
 
 
+def test_bug_a_failover_did_not_say_which_confirmed_switchover_it_overtakes(dead: Stage) -> None:
+    dead.write(request("switchover", "confirmed", to="node-b"))
+
+    assert "what is under way is overtaken: switchover to node-b (id " in " ".join(plan(dead).risks)
+
+
 @pytest.mark.parametrize(
     ("state", "age_ms", "healthy"),
     [

@@ -128,13 +128,22 @@ def test_an_active_that_does_not_answer_leaves_an_abandoned_request(stage: Stage
     stage.acquire("node-a")
 
     with pytest.raises(
-        Failed, match=r"node-a has not answered within .* nothing will happen; see .*failover"
+        Failed, match=r"node-a has not answered .* nothing will happen for it; see .*failover"
     ):
         switchover(stage, answer_within_ms=100)
 
     left = stage.view().request
     assert left is not None
     assert left.state == "abandoned"
+
+
+def test_bug_an_active_whose_sidecar_is_dead_sent_the_operator_to_a_failover(two: Stage) -> None:
+    two.vanish("node-a")
+
+    with pytest.raises(
+        Failed, match=r"nothing will happen for it; another node takes over when its lease ends"
+    ):
+        switchover(two, answer_within_ms=100)
 
 
 def test_an_active_that_was_given_no_time_to_answer_is_not_said_to_be_dead(two: Stage) -> None:
@@ -434,6 +443,12 @@ def _break(stage: Stage) -> None:
         (lambda s: s.appear("node-b", eligible=False, available=False), "node-b", "not eligible"),
         (lambda s: s.appear("node-b", available=False, message="Cooling down"), "node-b", "Cooling down"),
         (lambda s: s.appear("node-b", available=False, message="Cooling down"), None, "Cooling down"),
+        (
+            lambda s: s.appear("node-b", state="failed", message="port 9 is taken"),
+            "node-b",
+            "port 9 is taken",
+        ),
+        (lambda s: s.appear("node-b", state="failed", message="port 9 is taken"), None, "port 9 is taken"),
         (lambda s: s.show("node-a", "starting", "Starting"), None, "wait until it runs"),
     ],
 )

@@ -533,7 +533,7 @@ def test_ctrl_c_is_130_and_silent(stage: Stage, config_file: Path) -> None:
     process = spawn("watch", "-c", config_file)
     assert process.stdout is not None
     assert "nobody is active" in process.stdout.readline()
-    assert "no node is there" in process.stdout.readline()
+    assert "no node shows itself" in process.stdout.readline()
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=WITHIN_S)
 

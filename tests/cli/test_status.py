@@ -110,7 +110,7 @@ def test_clocks_that_disagree_give_no_negative_ages() -> None:
         ),
         (replace(WELL, settings=Settings(paused_nodes=("node-b",))), "paused: node-b"),
         (VACANT, "nobody is active"),
-        (replace(VACANT, nodes=()), "no node is there"),
+        (replace(VACANT, nodes=()), "no node shows itself"),
         (replace(VACANT, nodes=(replace(B, available=False),)), "no node is able to take over"),
         (replace(VACANT, settings=Settings(paused=True)), "nobody takes over while paused"),
         (replace(VACANT, epoch=EpochRecord(Epoch(3))), "epoch 3 is behind 17, seen by node-b"),
@@ -131,7 +131,7 @@ def test_clocks_that_disagree_give_no_negative_ages() -> None:
         ),
         (
             replace(WELL, lock=replace(LOCK, node="node-b")),
-            "node-a says it is active but does not hold the lock",
+            "node-a was active and does not hold the lock",
         ),
         (
             replace(WELL, unreadable=("nodes/node-c",)),
@@ -163,7 +163,8 @@ def test_bug_who_had_lost_its_lease_was_called_active_for_as_long_as_the_store_k
     found = document(replace(WELL, nodes=(lost, B)))
 
     assert found["notices"] == [
-        "node-a holds the lock at epoch 17 but does not serve any more: the lock is free within about 10.0 s"
+        "node-a holds the lock at epoch 17 but does not serve any more: "
+        "the lock is free within about 10.0 s of the store's return"
     ]
     assert "etcd: node-a holds the lock, epoch 17" in page(found, "node-a", 80)
     assert "is active" not in page(found, "node-a", 80)
@@ -193,7 +194,7 @@ def test_a_store_that_is_behind_is_told_while_somebody_serves_in_it() -> None:
     ]
 
 
-ENDS = "node-a says it is active but does not hold the lock: its server ends by its deadline"
+ENDS = "node-a was active and does not hold the lock: its server has ended, or ends by its deadline"
 ENDED = (
     "node-a was last seen 20.0 s ago, as active; it does not hold the lock, "
     "and by the clocks its deadline has passed"

@@ -118,6 +118,13 @@ def test_a_switchover_is_accepted_once_and_names_the_node(to: str | None) -> Non
         (request(), B, True, "automatic changes are paused; resume first"),
         (request(source="c"), B, False, "a is active, not c"),
         (request(to=None), other(available=False), False, "no other node is able to take over"),
+        (request(to=None), other(state="failed"), False, "no other node is able to take over"),
+        (
+            request(),
+            other(state="failed", message="port 5432 is in use"),
+            False,
+            "b is not able to take over now: port 5432 is in use",
+        ),
         (request(to="a"), B, False, "a is active already"),
         (request(to="x"), B, False, "x is not there; see `sidecar status` for the nodes that are"),
         (
@@ -272,6 +279,18 @@ def test_a_restart_that_brought_nothing_back_has_failed() -> None:
     assert answers(step(s.Idle(), s.Tick(), replace(memory, trouble=None))) == [
         ("failed", "the server did not start")
     ]
+
+
+def test_bug_a_restart_during_a_cool_down_was_said_to_have_failed_as_the_server_before_had() -> None:
+    asked = view(lock("b"), request=request("restart", "confirmed"))
+    memory = replace(BUSY, view=asked, restart_request="r1", request_since=NOW, trouble="no licence")
+    cooling = replace(memory, failures=(at(-1),), cool_until=at(9_000))
+
+    started = decide(s.Node(s.Idle(), cooling), s.Tick(), NOW, MONITORING)
+    assert [type(order) for order in started.actions] == [s.StartServer]
+    assert answers(decide(started.node, s.ServerReady(4), at(200), MONITORING)) == [("done", None)]
+    failed = s.Node(s.Idle(), replace(cooling, failures=(at(0),)))
+    assert answers(decide(failed, s.Tick(), NOW, MONITORING)) == [("failed", "no licence")]
 
 
 def test_a_restart_of_an_epoch_that_is_over_still_counts_for_the_node() -> None:

@@ -232,7 +232,9 @@ def test_a_server_that_runs_already_is_refused_and_ours_is_not(server: Standin) 
     kind = kind_of(server)
     server.start_serving()
     for attempt in (kind.check, lambda: kind.prepare("active")):
-        with pytest.raises(ServerError, match=r"process \d+ .* runs here already, outside the lock"):
+        with pytest.raises(
+            ServerError, match=r"process \d+ .* runs here already, and not under this sidecar"
+        ):
             attempt()
     assert cluster_role(server) == ["0"]  # nothing was written under a running server
     assert kind.check(ours=[server.process.pid]) == []
