@@ -9,12 +9,17 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+from sidecar.standin import witness
+from sidecar.standin.record import File
 from tests.harness.process import unavailable
-from tests.system.soak.__main__ import UNAVAILABLE
+from tests.system.soak.__main__ import UNAVAILABLE, Run
+from tests.system.soak.arena import Arena, crashes
+from tests.system.soak.report import Findings
 
 SOAK = [sys.executable, "-m", "tests.system.soak"]
 PROCESSES = (
@@ -74,3 +79,31 @@ def test_a_build_without_a_deadline_is_caught(tmp_path: Path) -> None:
     assert report["overlaps"] > 0
     assert report["overlap_ms"] > 0
     assert status == 1
+
+
+def test_bug_a_server_that_was_dead_had_returned(tmp_path: Path) -> None:
+    """The soak counted its last line, where it was younger than 300 ms."""
+    path = tmp_path / "witness"
+    File(str(path)).pen("node-a", 1).write("open")
+    arena = Arena.__new__(Arena)
+    arena.cluster = cast(Any, SimpleNamespace(witness=path))
+
+    assert arena.serving() == "node-a"
+    assert arena.serving(witness.now_ns()) is None
+
+
+def test_bug_a_soak_that_was_not_judged_to_the_end_was_good() -> None:
+    def fail() -> None:
+        raise witness.WitnessError("line 3")
+
+    arena = SimpleNamespace(begin=lambda: None, stop=fail, judge=fail, findings=Findings("one", "", ()))
+    Run([cast(Arena, arena)], minutes=0, faults=None, forgiving=False).play()
+
+    assert len(arena.findings.errors) == 2
+
+
+def test_what_crashed_is_found_in_what_was_said(tmp_path: Path) -> None:
+    said = tmp_path / "log"
+    assert crashes(said) == 0
+    said.write_text('ok\nTraceback (most recent call last):\n{"event": "internal_error"}\n')
+    assert crashes(said) == 2

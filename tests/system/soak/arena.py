@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 from sidecar.clock import wall_ms
 from sidecar.demo.cluster import FRESH_NS, Cluster
@@ -40,6 +41,16 @@ SNAPSHOT = 0.1
 """How often a round begins with a snapshot of the store, which a later one goes back to."""
 
 
+CRASHES = (b"Traceback (most recent call last)", b"internal_error", b"internal error")
+
+
+def crashes(said: Path) -> int:
+    """Return in how many lines of *said* our programs tell of a fault of their own."""
+    if not said.exists():
+        return 0
+    return sum(any(word in line for word in CRASHES) for line in said.read_bytes().splitlines())
+
+
 @dataclass
 class Arena:
     """The cluster, its store, its deck, and what has been found."""
@@ -60,10 +71,12 @@ class Arena:
 
     # -- what is going on -------------------------------------------------------------------------
 
-    def serving(self) -> str | None:
-        """Return the node whose server wrote the witness's last line, if that was just now."""
+    def serving(self, since_ns: int = 0) -> str | None:
+        """Return whose server wrote the witness's last line, if that was just now, and after *since_ns*."""
         last = witness.last(self.cluster.witness)
         if last is None or last.kind == CLOSE or witness.now_ns() - last.at_ns > FRESH_NS:
+            return None
+        if last.at_ns <= since_ns:  # of a server that may be dead
             return None
         return last.node
 
@@ -80,8 +93,8 @@ class Arena:
         Raises:
             TimeoutError: They do not; says who.
         """
-        begun = time.monotonic()
-        self._wait(lambda: self.serving() is not None, "nobody is active")
+        begun, since_ns = time.monotonic(), witness.now_ns()
+        self._wait(lambda: self.serving(since_ns) is not None, "nobody is active")
         returned_ms = int((time.monotonic() - begun) * 1000)
         if self.operator is not None:
             self._wait(self._all_up, "a node does not come back")
@@ -89,7 +102,8 @@ class Arena:
             self.findings.resets += 1
             for place in self.places:
                 place.node.clean_up()
-            self._wait(lambda: self.serving() is not None, "nobody is active after everything was ended")
+            since_ns = witness.now_ns()
+            self._wait(lambda: self.serving(since_ns) is not None, "nobody is active after all was ended")
         return returned_ms
 
     def _comes_to_rest(self) -> bool:
@@ -105,7 +119,8 @@ class Arena:
         serving = self.serving()
         waiting = ("standing",) if self.monitoring else ("standing", "idle")
         return serving is not None and all(
-            place.node.phase() in (("serving", "starting") if place.name == serving else waiting)
+            not place.node.ended()
+            and place.node.phase() in (("serving", "starting") if place.name == serving else waiting)
             for place in self.places
         )
 
@@ -125,7 +140,12 @@ class Arena:
         """Start again what has ended, as systemd would."""
         for place in self.places:
             if place.node.ended():
+                self._note_end(place)
                 place.start()
+
+    def _note_end(self, place: Place) -> None:
+        if place.node.process is not None:
+            self.findings.ends[str(place.node.process.returncode)] += 1
 
     # -- a round ----------------------------------------------------------------------------------
 
@@ -212,13 +232,16 @@ class Arena:
     @contextlib.contextmanager
     def _ordered(self, order: Order) -> Iterator[None]:
         assert self.operator is not None
-        order.give(self.operator)
+        command = order.give(self.operator)
         yield
         self.operator.await_all()
+        status = None if command is None else command.returncode
         if order.undo and self.operator.do(*order.undo) != 0:
             self._wait(
                 lambda: self.operator is not None and self.operator.do(*order.undo) == 0, order.undo[0]
             )
+        if status:
+            raise NotInjected(f"the command ended with {status}")
 
     def _throw_another(self, stack: ExitStack, played: list[tuple[Card, str | None]]) -> None:
         """Throw a second fault at whoever is there, in whatever role that is."""
@@ -350,7 +373,11 @@ class Arena:
     # -- the end ----------------------------------------------------------------------------------
 
     def judge(self) -> None:
-        """Ask the witness about everything so far."""
+        """Ask the witness about everything so far, and whether anything of ours has crashed."""
+        said = [place.node.log for place in self.places]
+        said += [self.operator.said] if self.operator is not None else []
+        for path in said:
+            self.findings.crashes[str(path)] = crashes(path)
         self.findings.judge(self.cluster.witness, epochs=self.operator is not None)
 
     def stop(self) -> None:

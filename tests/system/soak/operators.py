@@ -65,7 +65,7 @@ class Order:
     """One thing an operator does."""
 
     name: str
-    give: Callable[[Operator], object]
+    give: Callable[[Operator], "subprocess.Popen[bytes] | None"]  # what has to end with 0, to count
     undo: tuple[str, ...] = ()
 
 

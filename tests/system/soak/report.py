@@ -40,6 +40,8 @@ class Findings:
     resets: int = 0  # how often all of a peer had to be ended, because two went on being active
     errors: list[str] = field(default_factory=list)
     commands: Counter[str] = field(default_factory=Counter)
+    ends: Counter[str] = field(default_factory=Counter)  # of sidecars, by exit status
+    crashes: dict[str, int] = field(default_factory=dict)  # lines that tell of a fault of ours, by file
     actives: int = 0
     epoch: int = 0
     gaps: list[tuple[int, float]] = field(default_factory=list)  # when it began, how long (ms)
@@ -101,6 +103,8 @@ def summary(all_findings: Sequence[Findings], facts: dict[str, Any]) -> dict[str
             for one in all_findings
         },
         "commands": dict(sum((one.commands for one in all_findings), Counter())),
+        "sidecars_ended": dict(sum((one.ends for one in all_findings), Counter())),
+        "crashes": {path: n for one in all_findings for path, n in one.crashes.items() if n},
         "clusters_detail": [
             {
                 "name": one.name,
@@ -132,6 +136,8 @@ def show(report: dict[str, Any]) -> str:
         lines.append(f"  not injected: {kind}: {why}")
     lines += [f"  skipped: {kind}: {why}" for kind, why in report["skipped"].items()]
     lines.append(f"commands      {report['commands']}")
+    lines.append(f"sidecars ended, by status  {report['sidecars_ended']}")
+    lines += [f"  crashed: {path}: {count} lines" for path, count in report["crashes"].items()]
     lines.append(f"overlaps      {report['overlaps']} ({report['overlap_ms']} ms)")
     lines += [f"  {text}" for text in report["what_overlapped"]]
     if report[RESETS]:
