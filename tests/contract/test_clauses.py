@@ -278,21 +278,6 @@ def test_c6_breaking_again_does_not_extend_the_wait(a: Backend, b: Backend, stor
     assert b.read(deadline=soon()).lock == version
 
 
-def test_c6_breaking_again_does_not_extend_the_lease_in_the_store(
-    a: Backend, b: Backend, store: Store
-) -> None:
-    ttl_ms = store.late_ms * 3  # told from the first by more than the store may be late
-    grant = take(a, "a", ttl_ms)
-    crack(b, grant.hold.epoch, ttl_ms)
-    broken_at = now()
-    with suppress(BackendError):
-        b.await_change(b.read(deadline=soon()).revision + 10**6, deadline=soon(ttl_ms * 2 // 3))
-    crack(b, grant.hold.epoch, ttl_ms)
-    _, asked_at = take_when_free(b, "b", ttl_ms, ttl_ms + store.late_ms)
-
-    assert asked_at - broken_at <= ttl_ms + store.late_ms
-
-
 def test_c7_a_store_behind_the_floor_is_refused(a: Backend, store: Store) -> None:
     with pytest.raises(EpochBehind):
         a.acquire("a", "a-1", store.ttl_ms, floor=Epoch(7), deadline=soon())

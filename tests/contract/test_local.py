@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -23,10 +24,10 @@ from backends._worker import Expired, Worker, _Job
 from backends.local import LocalBackend
 from sidecar.clock import BootClock
 from sidecar.core.units import NO_EPOCH
-from sidecar.errors import BadDocument, ConfigError, NotHolder, NotSent, OutcomeUnknown
+from sidecar.errors import BackendError, BadDocument, ConfigError, NotHolder, NotSent, OutcomeUnknown
 from sidecar.plugins import installed_backends, load_backend
 from sidecar.ports import Backend, BackendSettings, Grant
-from tests.contract.steps import give, node, now, refused, take, take_when_free
+from tests.contract.steps import crack, give, node, now, refused, take, take_when_free
 from tests.contract.stores import PREFIX, LocalStore, soon
 
 TTL_MS = 1_000
@@ -48,6 +49,22 @@ def test_the_file_is_made_when_first_needed_and_for_its_owner_alone(path: Path) 
     for file in path.parent.iterdir():
         assert stat.S_IMODE(file.stat().st_mode) == 0o600, file
     backend.close()
+
+
+def test_c6_breaking_again_does_not_extend_the_lease_in_the_store(path: Path) -> None:
+    ttl_ms, late_ms = 3_000, 1_000
+    backend, other = backend_on(path), backend_on(path)
+    epoch = take(backend, "a", ttl_ms).hold.epoch
+    crack(other, epoch, ttl_ms)
+    broken_at = now()
+    with suppress(BackendError):
+        other.await_change(other.read(deadline=soon()).revision + 10**6, deadline=soon(ttl_ms * 2 // 3))
+    crack(other, epoch, ttl_ms)
+    _, asked_at = take_when_free(other, "b", ttl_ms, ttl_ms + late_ms)
+
+    assert asked_at - broken_at <= ttl_ms + late_ms
+    backend.close()
+    other.close()
 
 
 @pytest.mark.parametrize(

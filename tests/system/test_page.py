@@ -185,7 +185,7 @@ def test_a_forced_failover_shows_the_risks_and_has_to_be_typed(cluster: Cluster,
         unlock(page)
         page.get_by_role("button", name="Force failover…").click()
         dialog = page.get_by_role("dialog")
-        expect(dialog).to_contain_text(f"the server of {active.name} is killed")
+        expect(dialog).to_contain_text(f"the server of {active.name} is ended, killed if")
         go = dialog.get_by_role("button", name="Break its lock")
         expect(go).to_be_disabled()
         dialog.get_by_role("textbox").fill(standby.name)
