@@ -8,6 +8,7 @@ the pid they were started or found with, never by name.
 import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -29,6 +30,7 @@ from sidecar.standin.record import CLOSE
 CLOCK = BootClock()
 POLL_S = 0.02
 FOUND_MS = 15_000
+PORTS = range(10_000, 20_000)  # Linux hands out 32768 and up to outgoing connections
 FRESH_NS = 300_000_000
 """A server whose last line is older is not serving: 15 ticks, for busy machines."""
 
@@ -49,12 +51,17 @@ def until(what: str, condition: Callable[[], Any], within_ms: int = FOUND_MS) ->
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports that nobody listens on now."""
+    """Return ports that nobody listens on now, and that no outgoing connection gets meanwhile."""
+    found: list[int] = []
     with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
+        for port in random.sample(PORTS, len(PORTS)):
+            one = stack.enter_context(socket.socket())
+            with contextlib.suppress(OSError):
+                one.bind(("127.0.0.1", port))
+                found.append(port)
+            if len(found) == count:
+                return found
+    raise RuntimeError("no free port")
 
 
 @dataclass

@@ -160,9 +160,9 @@ def test_bug_what_was_wrong_with_the_api_ended_a_server_that_was_well(
         assert node.process is not None
         until("the active to answer", lambda: ask(node, "/active")[0] == 200)
         pids = {process.pid for process in node.server()}
+        tls, token = Authority().issue(tmp_path / "tls"), tmp_path / "token"  # before the lease counts
         node.process.kill()
         node.process.wait()
-        tls, token = Authority().issue(tmp_path / "tls"), tmp_path / "token"
         cert = tmp_path / "cert.pem"
         match trouble:
             case "port":
