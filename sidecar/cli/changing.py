@@ -53,7 +53,7 @@ def switchover(config: Path | None, to: str | None, at: str | None, timeout: int
 
     need_yes(yes)
     begin_unix_ms = moment.parse(at, wall_ms()) if at else None
-    configuration = options.load_config(config, patient=True)
+    configuration = options.load_config(config)
     _ask_switchover(configuration, to, yes)
     with interruptible() as halt:
         if begin_unix_ms is not None:
@@ -110,7 +110,7 @@ def failover(config: Path | None, to: str | None, raise_epoch: bool, timeout: in
     if raise_epoch and to is not None:
         raise UsageError("--raise-epoch does not choose a node: leave out --to")
     need_yes(yes)
-    configuration = options.load_config(config, patient=True)
+    configuration = options.load_config(config)
     with options.open_desk(configuration) as desk:
         what: Plan | RaisePlan
         if raise_epoch:
@@ -172,7 +172,7 @@ def restart(config: Path | None, timeout: int | None, node: str | None) -> None:
     from sidecar.operate import outcome
     from sidecar.operate.handover import restart as operation
 
-    configuration = options.load_config(config, patient=True)
+    configuration = options.load_config(config)
     with interruptible_desk(configuration) as desk:
         done = operation(desk, node or configuration.node, timeout or outcome.patience_ms(configuration), say)
     conclude(outcome.restarted(done))

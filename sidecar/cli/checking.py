@@ -32,7 +32,7 @@ def validate(config: Path | None, form: str) -> None:
     """
     from sidecar.operate.checking import check
 
-    _report(check(options.load_config(config)), form)
+    _report(check(options.load_config(config, patient=False)), form)
 
 
 def _report(found: dict[str, object], form: str) -> None:

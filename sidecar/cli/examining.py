@@ -28,7 +28,7 @@ def doctor(config: Path | None, form: str) -> int:
     """
     from sidecar.doctor.examine import examine
 
-    configuration = options.load_config(config)
+    configuration = options.load_config(config, patient=False)
     findings = examine(configuration)
     levels = [finding.level for finding in findings]
     if form == "table":

@@ -30,7 +30,7 @@ def status(config: Path | None, form: str) -> None:
     from sidecar.clock import wall_ms
     from sidecar.operate.status import status as document
 
-    configuration = options.load_config(config, patient=True)
+    configuration = options.load_config(config)
     with options.open_desk(configuration) as desk, _hinting(configuration, "/status"):
         view = desk.read()
     found = document(view, cluster=desk.cluster, backend=desk.store, now_unix_ms=wall_ms(), just_read=True)
@@ -134,7 +134,7 @@ def history(config: Path | None, count: int, form: str) -> None:
     """
     from sidecar.operate.desk import READ_WITHIN_MS
 
-    configuration = options.load_config(config, patient=True)
+    configuration = options.load_config(config)
     with options.open_desk(configuration) as desk, _hinting(configuration, "/history"):
         desk.read()  # tries again where a store elects its leader
         entries = desk.backend.read_history(count, deadline=desk.after(READ_WITHIN_MS))

@@ -38,7 +38,7 @@ def pause(config: Path | None, node: str | None) -> None:
     from sidecar.cli.consent import interruptible_desk
     from sidecar.operate.maintenance import pause_cluster
 
-    configuration = options.load_config(config, patient=True)
+    configuration = options.load_config(config)
     with interruptible_desk(configuration) as desk:
         found = pause_cluster(desk, node)
     tell(found, node or f"cluster {configuration.cluster}", "paused")
@@ -58,7 +58,7 @@ def resume(config: Path | None, node: str | None) -> None:
     from sidecar.cli.consent import interruptible_desk
     from sidecar.operate.maintenance import resume_cluster
 
-    configuration = options.load_config(config, patient=True)
+    configuration = options.load_config(config)
     with interruptible_desk(configuration) as desk:
         found = resume_cluster(desk, node)
     tell(found, node or f"cluster {configuration.cluster}", "resumed")

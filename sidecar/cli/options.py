@@ -126,8 +126,8 @@ def _config_path(ctx: click.Context, param: click.Parameter, value: str | None) 
     return None if path is None else Path(path)
 
 
-def load_config(path: Path | None, *, patient: bool = False) -> "Config":
-    """Read the configuration; *patient*: as `sidecar.config.load` has it.
+def load_config(path: Path | None, *, patient: bool = True) -> "Config":
+    """Read the configuration; *patient*: as `sidecar.config.load` has it. Most need nothing of ``api``.
 
     Raises:
         ConfigError: It is missing or wrong.

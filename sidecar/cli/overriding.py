@@ -33,7 +33,7 @@ def set_(config: Path | None, node: str, setting: "Setting", value: str) -> None
     from sidecar.operate.overrides import set_override
 
     wanted = _parsed(setting, value)
-    configuration = options.load_config(config, patient=True)
+    configuration = options.load_config(config)
     with interruptible_desk(configuration) as desk:
         found = set_override(desk, node, setting, wanted)
     tell(found, f"{setting} of {node}", f"set to {str(wanted).lower()}")
@@ -54,7 +54,7 @@ def unset(config: Path | None, node: str, setting: "Setting") -> None:
     from sidecar.cli.consent import interruptible_desk
     from sidecar.operate.overrides import unset_override
 
-    configuration = options.load_config(config, patient=True)
+    configuration = options.load_config(config)
     with interruptible_desk(configuration) as desk:
         found = unset_override(desk, node, setting)
     tell(found, f"{setting} of {node}", "as its configuration says")

@@ -44,13 +44,13 @@ def run(config: Path | None, keep_server: bool) -> int:
     if sys.__stderr__ is not None:  # systemd's watchdog sends SIGABRT: the log shows where each thread stood
         faulthandler.enable(sys.__stderr__)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nothing to reload yet, and no reason to end
-    configuration = options.load_config(config, patient=True)
+    configuration = options.load_config(config)
     from sidecar.operate.checking import check
     from sidecar.runtime.main import Mode
     from sidecar.runtime.main import run as supervise
 
     def read_again() -> "Config":
-        found = options.load_config(config)
+        found = options.load_config(config, patient=False)
         check(found)
         return found
 

@@ -36,7 +36,7 @@ def watch(config: Path | None, form: str) -> None:
     On a terminal the page is kept up to date. Else each change is a line, or with -o json an object to a
     line, or with -o yaml a document. An outage of the backend is shown and waited out.
     """
-    configuration = options.load_config(config, patient=True)
+    configuration = options.load_config(config)
     with options.open_desk(configuration) as desk:
         if form == "table" and sys.stdout.isatty() and os.environ.get("TERM") not in (None, "dumb"):
             _live(desk, configuration.node)

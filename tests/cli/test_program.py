@@ -300,6 +300,19 @@ def test_the_outcome_of_a_switchover_is_its_exit_status(
     assert says in (result.stdout if status == 0 else result.stderr)
 
 
+@pytest.mark.parametrize(("command", "status"), [("status", 0), ("pause", 0), ("validate", 2)])
+def test_bug_a_command_needed_the_token_of_the_api(
+    stage: Stage, config_file: Path, command: str, status: int
+) -> None:
+    stage.appear("node-b")
+    api = "api: {listen: 127.0.0.1:8009, token_file: /nonexistent/token}"
+    config_file.write_text(f"{config_file.read_text()}\n{api}\n")
+
+    result = CliRunner().invoke(main, [command, "-c", str(config_file)])
+
+    assert result.exit_code == status, result.output
+
+
 def test_pause_twice_is_no_error(stage: Stage, config_file: Path) -> None:
     for says in ("cluster plant-7: paused\n", "cluster plant-7: already paused\n"):
         result = CliRunner().invoke(main, ["pause", "-c", str(config_file)])
