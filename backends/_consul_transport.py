@@ -358,9 +358,10 @@ class Transport(base.HTTPClient):  # type: ignore[misc]  # the library has no ty
                 return sock
             sock.settimeout(min(share_s, left()))
             bare = sock
-            sock = tls.wrap_socket(bare, server_hostname=self.address.host)
-            self._own(sock)
+            sock = tls.wrap_socket(bare, server_hostname=self.address.host, do_handshake_on_connect=False)
             self._disown(bare)
+            self._own(sock)  # before the handshake: close() ends that, too
+            sock.do_handshake()
         except BaseException:
             self._disown(sock)
             sock.close()

@@ -23,7 +23,7 @@ from sidecar.core.model import Settings
 from sidecar.core.units import NO_EPOCH, Epoch, Instant
 from sidecar.errors import BackendError, ConfigError, Denied, NotSent, OutcomeUnknown
 from sidecar.ports import BackendSettings, Grant, Hold
-from tests.contract.steps import node
+from tests.contract.steps import Doing, node
 from tests.harness.process import crowded, found_at, free_port, wait_until
 from tests.harness.stores import Consul, Tls, acl, unique
 
@@ -341,6 +341,27 @@ def test_the_token_is_in_the_header_and_nowhere_else(
     assert all("dc=dc7" in path for path in paths)
     reads = [text.split()[1] for text in false.seen if text.startswith("GET /v1/kv/") or "get-tree" in text]
     assert all("consistent=1" in path for path in reads)
+
+
+def test_bug_close_did_not_end_a_handshake(to: Callable[..., ConsulBackend], tmp_path: Path) -> None:
+    """A Consul that hangs still accepts; the call that waited for its half of TLS went on to its deadline."""
+    files = {"ca_file": str(Tls.make(tmp_path / "tls").ca)}
+    with ExitStack() as stack:
+        greeted = threading.Event()
+
+        def hang(client: socket.socket) -> None:
+            client.recv(1)  # the client's hello
+            greeted.set()
+            swallow(client)
+
+        backend = to(serve(hang, stack).replace("http:", "https:"), **files)
+        call = Doing(lambda: backend.read(deadline=soon(20_000)))
+        assert greeted.wait(5)
+        closed_at = CLOCK.now()
+        backend.close()
+        with pytest.raises(NotSent):
+            call.result()
+        assert call.ended_at - closed_at < 1_000
 
 
 def test_close_ends_a_blocking_query_and_everything_after_it(

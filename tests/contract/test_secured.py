@@ -104,9 +104,10 @@ class VaultConsulStore(ConsulStore):
 
 
 @pytest.fixture(params=["etcd35", "consul"])
-def store(request: pytest.FixtureRequest) -> Store:
+def store(request: pytest.FixtureRequest) -> Iterator[Store]:
     vault = request.getfixturevalue(f"vault_{request.param}")
-    return VaultEtcdStore(vault) if isinstance(vault, SecuredEtcd) else VaultConsulStore(vault)
+    yield VaultEtcdStore(vault) if isinstance(vault, SecuredEtcd) else VaultConsulStore(vault)
+    vault.store.heal()
 
 
 test_c1 = clauses.test_c1_each_acquisition_gets_a_larger_epoch
@@ -472,7 +473,7 @@ def replace_server(vault: Vault, authority: Authority, **made: Any) -> None:
 
 
 def presents(vault: Vault, tls: Tls) -> bool:
-    shown = ssl.get_server_certificate(vault.store.host_port)
+    shown = ssl.get_server_certificate(vault.store.host_port, timeout=5)
     return ssl.PEM_cert_to_DER_cert(shown) == ssl.PEM_cert_to_DER_cert(
         re.findall("-----BEGIN.*?END CERTIFICATE-----\n", tls.cert.read_text(), re.DOTALL)[0]
     )

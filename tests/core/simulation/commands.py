@@ -108,7 +108,15 @@ class Commands:
 
     def pending(self, kind: Kind | None = None) -> bool:
         """Tell whether a command (of that kind) is still at work."""
-        return any(c.alive and not c.answered and kind in (None, c.order.kind) for c in self.given)
+        return bool(self._at_work(kind))
+
+    def interrupt(self, kind: Kind) -> None:
+        """Press Ctrl-C at each command of that kind that is still at work."""
+        for command in self._at_work(kind):
+            command.halted = True
+
+    def _at_work(self, kind: Kind | None) -> list[Command]:
+        return [c for c in self.given if c.alive and not c.answered and kind in (None, c.order.kind)]
 
     def _kill(self, command: Command) -> None:
         if command.alive and not command.answered:

@@ -9,7 +9,6 @@ from typing import cast
 from sidecar.config import Config, timing
 from sidecar.core import state as s
 from sidecar.core.model import FINISHED
-from sidecar.core.units import Epoch
 from sidecar.operate.overrides import Setting
 from sidecar.operate.settings import stated
 from sidecar.servers import Standby
@@ -263,6 +262,8 @@ class World:
         self._resume_all()
         loop.run(loop.now + 4 * ttl_ms)  # late requests of the bad times may still arrive, and once more
         self._resume_all()  # such as the pause of which nobody knew whether it was written
+        if self._behind():
+            self.commands.interrupt("raise_epoch")  # one may wait for what an older store has taken away
         self.repair_epoch()
         end = loop.now + self.bound_ms
         while loop.now < end and not (len(self.serving()) == 1 and self._at_rest()):
@@ -316,7 +317,7 @@ class World:
 
     def repair_epoch(self) -> None:
         """An operator who sees that the store's epoch is behind raises it, until it is not."""
-        if self.store.content.epoch.epoch < self._highest_mark():
+        if self._behind():
             if self.commands.pending("raise_epoch"):
                 self.loop.after(500, self.repair_epoch)
                 return
@@ -324,8 +325,8 @@ class World:
             self.commands.give(Order("raise_epoch", None, 12_000, 0, None, None), host)
             self.loop.after(3_000, self.repair_epoch)
 
-    def _highest_mark(self) -> Epoch:
-        return max(host.mark.epoch for host in self.hosts)
+    def _behind(self) -> bool:
+        return self.store.content.epoch.epoch < max(host.mark.epoch for host in self.hosts)
 
     def serving(self) -> list[str]:
         """Return the nodes that say they serve, and do."""
