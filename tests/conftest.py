@@ -28,16 +28,6 @@ S = TypeVar("S", Etcd, Consul, EtcdCluster)
 _shared: list[Store | EtcdCluster] = []
 
 
-@pytest.hookimpl(trylast=True)  # after the terminal has its reporter
-def pytest_configure(config: pytest.Config) -> None:
-    """Let Ctrl-C mean something below us, also where a shell has started us in the background."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    terminal = config.pluginmanager.get_plugin("terminalreporter")
-    if terminal is not None:  # not in a worker
-        config.pluginmanager.register(FailuresAtOnce(terminal))
-
-
 class FailuresAtOnce:
     """Prints what failed as it fails: a run that is cut short prints no summary."""
 
@@ -49,6 +39,16 @@ class FailuresAtOnce:
             self._terminal.ensure_newline()
             self._terminal.line(f"{report.nodeid}: {report.when} failed after {report.duration:.0f} s")
             self._terminal.line(report.longreprtext)
+
+
+@pytest.hookimpl(trylast=True)  # after the terminal has its reporter
+def pytest_configure(config: pytest.Config) -> None:
+    """Let Ctrl-C mean something below us, also where a shell has started us in the background."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    terminal = config.pluginmanager.get_plugin("terminalreporter")
+    if terminal is not None:  # not in a worker
+        config.pluginmanager.register(FailuresAtOnce(terminal))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
