@@ -2,30 +2,26 @@
 
 | fixture | scope | is |
 |---|---|---|
-| etcd34, etcd35, consul | session | a real store; a test that breaks one leaves it to be healed |
+| etcd34, etcd35, consul | session | a real store |
 | namespace | test | a cluster name no other test has |
 | proxy | test | makes TCP proxies with fault verbs: ``proxy(store)`` |
-| etcd_cluster | module | three etcd 3.4 members, all healthy at the start of each test |
+| etcd_cluster | module | three etcd 3.4 members |
 
+Whatever store is broken by a test, these and a module's own, is healed before the next one.
 A tool that is missing skips the tests that need it; with CI set it fails them.
 """
 
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import TypeVar
 
 import pytest
 
 from tests.harness.proxy import Proxy
-from tests.harness.stores import ETCD34, ETCD35, Consul, Etcd, EtcdCluster, Store, unique
+from tests.harness.stores import ETCD34, ETCD35, Consul, Etcd, EtcdCluster, Store, heal_all, unique
 
 # Slow files first, so that the workers end together (--no-loadscope-reorder keeps this order).
 SLOW_FIRST = ("tests/system/", "tests/contract/", "tests/core/")
-
-S = TypeVar("S", Etcd, Consul, EtcdCluster)
-
-_shared: list[Store | EtcdCluster] = []
 
 
 class FailuresAtOnce:
@@ -62,10 +58,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _heal_shared_stores() -> Iterator[None]:
+def _heal_stores() -> Iterator[None]:
     yield
-    for store in _shared:
-        store.heal()
+    heal_all()
 
 
 @pytest.fixture(autouse=True)
@@ -80,25 +75,25 @@ def _signals_as_before() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def etcd34(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etcd]:
     with Etcd.run(tmp_path_factory.mktemp("etcd34"), ETCD34) as etcd:
-        yield from _share(etcd)
+        yield etcd
 
 
 @pytest.fixture(scope="session")
 def etcd35(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etcd]:
     with Etcd.run(tmp_path_factory.mktemp("etcd35"), ETCD35) as etcd:
-        yield from _share(etcd)
+        yield etcd
 
 
 @pytest.fixture(scope="session")
 def consul(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Consul]:
     with Consul.run(tmp_path_factory.mktemp("consul")) as consul:
-        yield from _share(consul)
+        yield consul
 
 
 @pytest.fixture(scope="module")
 def etcd_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdCluster]:
     with EtcdCluster.run(tmp_path_factory.mktemp("etcd-cluster")) as cluster:
-        yield from _share(cluster)
+        yield cluster
 
 
 @pytest.fixture
@@ -110,11 +105,3 @@ def namespace(request: pytest.FixtureRequest) -> str:
 def proxy() -> Iterator[Callable[[Store], Proxy]]:
     with ExitStack() as stack:
         yield lambda store: stack.enter_context(Proxy(store.host_port))
-
-
-def _share(store: S) -> Iterator[S]:
-    _shared.append(store)
-    try:
-        yield store
-    finally:
-        _shared.remove(store)

@@ -22,6 +22,7 @@ from tests.harness.stores import (
     Store,
     Tls,
     acl,
+    heal_all,
     tool,
 )
 
@@ -52,6 +53,18 @@ def test_a_frozen_store_does_not_answer_and_a_thawed_one_does(store: Etcd | Cons
     store.heal()
 
     assert store.ready()
+
+
+def test_every_store_that_runs_is_healed(tmp_path: Path) -> None:
+    with Etcd.run(tmp_path) as own:
+        own.freeze()
+        heal_all()
+        assert own.ready()
+        own.kill()
+        heal_all()
+        assert own.ready()
+    heal_all()
+    assert not own.process.running()
 
 
 def test_wipe_loses_everything(store: Etcd | Consul, namespace: str) -> None:
@@ -128,6 +141,20 @@ def test_proxy_loses_replies_but_not_requests(proxy: MakeProxy, consul: Consul, 
         line.settimeout(20)
         with suppress(ConnectionResetError):
             assert line.recv(1) == b""
+
+
+def test_proxy_loses_replies_from_the_request_on_that_was_named(
+    proxy: MakeProxy, consul: Consul, namespace: str
+) -> None:
+    between = proxy(consul)
+    between.drop_replies(after=b"second")
+    with talk(between) as line:
+        assert "200 OK" in ask(line, namespace, "first")
+        line.settimeout(0.3)
+        for value in ("second", "third"):
+            with pytest.raises(TimeoutError):
+                ask(line, namespace, value)
+    wait_until(lambda: consul.get(namespace) == "third", "the writes arrive")
 
 
 def test_proxy_holds_bytes_in_a_black_hole_and_delivers_them_late(

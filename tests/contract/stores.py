@@ -7,6 +7,7 @@ and has faults as verbs. ``through`` is a `Proxy` in front of a server; the embe
 import sqlite3
 import threading
 from abc import ABC, abstractmethod
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,6 +22,7 @@ from tests.harness.proxy import Proxy
 from tests.harness.stores import Consul, Etcd
 
 PREFIX = "aggregate-sidecar"
+DOCUMENT = b'{"v":1'
 
 
 def soon(ms: int = 3_000) -> Instant:
@@ -35,6 +37,7 @@ class Store(ABC):
     late_ms = 3_000  # how much later than its TTL a lease may be seen to have ended
     presence_late_ms = 3_000  # the same for a published node
     has_server = True
+    document = b""  # how each document begins in a request to the server
 
     @abstractmethod
     def configured(self, through: Proxy | None = None) -> tuple[str, dict[str, object]]:
@@ -162,6 +165,8 @@ class LocalStore(Store):
 class EtcdStore(Store):
     """One etcd member."""
 
+    document = DOCUMENT
+
     def __init__(self, etcd: Etcd) -> None:
         self.etcd = etcd
 
@@ -193,6 +198,7 @@ class EtcdStore(Store):
 class ConsulStore(Store):
     """One Consul server."""
 
+    document = b64encode(DOCUMENT)
     ttl_ms = 1_000  # ours, not Consul's: any would do
     late_ms = 1_000
     presence_late_ms = 21_000  # a session's minimum of 10 s, twice, as Consul counts

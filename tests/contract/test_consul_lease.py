@@ -11,13 +11,12 @@ clauses every backend shares, which tests/contract runs over Consul too.
 import json
 import threading
 from base64 import b64encode
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 
 import pytest
 
-from backends._consul_client import Op, Stored
 from backends.consul import ConsulBackend, connect
 from sidecar.clock import BootClock
 from sidecar.core.model import HistoryEntry, NodeRecord, Settings, View
@@ -32,7 +31,6 @@ from sidecar.errors import (
     OutcomeUnknown,
 )
 from sidecar.ports import BackendSettings, Grant, HeldBy
-from tests.contract.steps import entry
 from tests.harness.proxy import Proxy
 from tests.harness.stores import Consul, Store
 
@@ -322,46 +320,6 @@ def test_a_release_whose_answer_is_lost_has_released(
         holder.release(grant.hold, cause="stop", deadline=soon())
 
     assert take(backend(), "b").hold.epoch == 2
-
-
-@pytest.mark.parametrize("verb", ["break_lock", "raise_epoch", "append_history"])
-def test_a_write_whose_answer_alone_is_lost_is_unknown(
-    backend: Node,
-    consul: Consul,
-    proxy: Callable[[Store], Proxy],
-    monkeypatch: pytest.MonkeyPatch,
-    verb: str,
-) -> None:
-    line = proxy(consul)
-    asking, other = backend(line.url), backend()
-    commit = asking._client.commit
-
-    def commit_alone(ops: Sequence[Op], deadline: Instant) -> tuple[Stored, ...]:
-        line.drop_replies()
-        return commit(ops, deadline)
-
-    calls: dict[str, Callable[[int], object]] = {
-        "break_lock": lambda ms: asking.break_lock(
-            hold.epoch, to=None, by="o", request="r-1", ttl_ms=60_000, deadline=soon(ms)
-        ),
-        "raise_epoch": lambda ms: asking.raise_epoch(Epoch(41), ttl_ms=60_000, by="o", deadline=soon(ms)),
-        "append_history": lambda ms: asking.append_history(hold, entry(7), deadline=soon(ms)),
-    }
-    if verb != "raise_epoch":
-        hold = take(other, ttl_ms=60_000).hold
-    asking.read(deadline=soon())
-    with monkeypatch.context() as patched:
-        patched.setattr(asking._client, "commit", commit_alone)
-        with pytest.raises(OutcomeUnknown):
-            calls[verb](600)
-    view = other.read(deadline=soon())
-    assert {
-        "break_lock": view.lock is not None and view.lock.state == "broken",
-        "raise_epoch": view.epoch.epoch == 41,
-        "append_history": [one.epoch for one in other.read_history(5, deadline=soon())] == [7],
-    }[verb]
-    line.heal()
-    calls[verb](3_000)  # asked again it does no harm, and tells
 
 
 def test_what_arrives_after_a_partition_takes_nothing_back(

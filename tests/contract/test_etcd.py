@@ -195,46 +195,6 @@ def test_a_killed_leader_costs_nothing_within_the_lease(etcd_cluster: EtcdCluste
         etcd_cluster.restart(leader)
 
 
-BREAK: dict[str, Any] = {"to": None, "by": "o", "request": "r-1", "ttl_ms": 60_000}
-
-
-@pytest.mark.parametrize("verb", ["break_lock", "raise_epoch", "append_history"])
-def test_a_write_whose_answer_alone_is_lost_is_unknown(
-    etcd34: Etcd, namespace: str, monkeypatch: pytest.MonkeyPatch, verb: str
-) -> None:
-    with (
-        Proxy(etcd34.host_port) as proxy,
-        connected(namespace, etcd34.url) as other,
-        connected(namespace, proxy.url) as backend,
-    ):
-        backend.read(deadline=soon())
-        load = backend._load  # type: ignore[attr-defined]
-
-        def load_alone(deadline: Instant) -> Any:
-            loaded = load(deadline)
-            proxy.drop_replies()
-            return loaded
-
-        monkeypatch.setattr(backend, "_load", load_alone)
-        if verb == "raise_epoch":
-            with pytest.raises(OutcomeUnknown):
-                backend.raise_epoch(Epoch(41), ttl_ms=60_000, by="o", deadline=soon(600))
-            assert other.read(deadline=soon()).epoch.epoch == 41
-        elif verb == "break_lock":
-            epoch = take(other, "a", 60_000).hold.epoch
-            with pytest.raises(OutcomeUnknown):
-                backend.break_lock(epoch, **BREAK, deadline=soon(600))
-            lock = other.read(deadline=soon()).lock
-            assert lock is not None
-            assert lock.state == "broken"
-        else:
-            hold = take(other, "a", 60_000).hold
-            proxy.drop_replies()
-            with pytest.raises(OutcomeUnknown):
-                backend.append_history(hold, entry(7), deadline=soon(600))
-            assert [one.epoch for one in other.read_history(5, deadline=soon())] == [7]
-
-
 def test_bug_every_request_that_was_answered_was_kept_for_ever(etcd34: Etcd, namespace: str) -> None:
     """4 KB each: 1.6 MB a minute at TTL 3 s, 3 MB a second while the store had no majority."""
     with connected(namespace, "http://127.0.0.1:1", etcd34.url) as backend:

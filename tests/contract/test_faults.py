@@ -18,7 +18,6 @@ from tests.contract.conftest import Connect
 from tests.contract.steps import (
     WRITES,
     Doing,
-    crack,
     every_call,
     give,
     node,
@@ -142,6 +141,38 @@ def test_c8_a_lost_answer_is_unknown_and_asking_again_tells(connect: Connect, st
         with pytest.raises(NotHolder):
             backend.release(again.hold, cause="test", deadline=soon())
         assert other.read(deadline=soon()).vacant
+
+
+@pytest.mark.parametrize("verb", ["break_lock", "raise_epoch", "append_history"])
+def test_c8_a_write_whose_answer_alone_is_lost_is_unknown_and_asking_again_tells(
+    connect: Connect, store: Store, verb: str
+) -> None:
+    """What the call reads before it writes is answered."""
+    other = connect()
+    hold = take(other, "a", store.ttl_ms * 20).hold
+    if verb == "raise_epoch":
+        give(other, hold)
+
+    def written() -> bool:
+        view = other.read(deadline=soon())
+        return {
+            "break_lock": view.lock is not None and view.lock.state == "broken",
+            "raise_epoch": view.epoch.epoch == 99,
+            "append_history": [one.epoch for one in other.read_history(5, deadline=soon())] == [hold.epoch],
+        }[verb]
+
+    with store.proxy() as proxy:
+        backend = connect(through=proxy)
+        call = every_call(backend, hold)[verb]
+        backend.read(deadline=soon())
+        assert not written()
+        proxy.drop_replies(after=store.document)
+        with pytest.raises(OutcomeUnknown):
+            call(soon(1_000))
+        assert written()
+        proxy.heal()
+        call(soon())
+        assert written()
 
 
 def test_c8_a_write_that_may_still_arrive_is_never_not_sent(connect: Connect, store: Store) -> None:
@@ -288,26 +319,3 @@ def test_l2_a_store_that_comes_back_in_time_costs_nothing(a: Backend, store: Sto
             a.renew(grant.hold, deadline=soon(150))
         store.thaw()
         assert a.renew(grant.hold, deadline=soon()).hold == grant.hold
-
-
-def test_a_break_whose_answer_is_lost_can_be_asked_again(connect: Connect, store: Store) -> None:
-    other = connect()
-    grant = take(other, "a", store.ttl_ms * 5)
-    with store.proxy() as proxy:
-        backend = connect(through=proxy)
-        backend.read(deadline=soon())
-        proxy.drop_replies()
-        with pytest.raises(EFFECTS):
-            crack(_Hurried(backend), grant.hold.epoch)  # type: ignore[arg-type]
-        proxy.heal()
-        crack(backend, grant.hold.epoch)
-        with pytest.raises(NotHolder):
-            other.renew(grant.hold, deadline=soon())
-
-
-class _Hurried:
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
-
-    def break_lock(self, *words: object, **options: object) -> None:
-        self._backend.break_lock(*words, **(options | {"deadline": soon(500)}))  # type: ignore[arg-type]

@@ -104,10 +104,9 @@ class VaultConsulStore(ConsulStore):
 
 
 @pytest.fixture(params=["etcd35", "consul"])
-def store(request: pytest.FixtureRequest) -> Iterator[Store]:
+def store(request: pytest.FixtureRequest) -> Store:
     vault = request.getfixturevalue(f"vault_{request.param}")
-    yield VaultEtcdStore(vault) if isinstance(vault, SecuredEtcd) else VaultConsulStore(vault)
-    vault.store.heal()
+    return VaultEtcdStore(vault) if isinstance(vault, SecuredEtcd) else VaultConsulStore(vault)
 
 
 test_c1 = clauses.test_c1_each_acquisition_gets_a_larger_epoch

@@ -61,6 +61,7 @@ class Proxy:
         self.port = free_port()
         self.connections = 0  # accepted since the start
         self._mode, self._delay_s = Mode.PASS, 0.0
+        self._awaited = b""  # in a request: from then on replies are lost
         self._changed = threading.Condition()
         self._links: set[Link] = set()
         self._listener: socket.socket | None = None
@@ -87,9 +88,12 @@ class Proxy:
         """Let nothing through and close nothing; what is sent meanwhile arrives after ``heal``."""
         self._set(Mode.HOLD, 0.0)
 
-    def drop_replies(self) -> None:
-        """Forward requests and lose their answers: a write happens and its sender cannot know."""
-        self._set(Mode.LOSE_REPLIES, 0.0)
+    def drop_replies(self, after: bytes = b"") -> None:
+        """Forward requests and lose their answers: a write happens and its sender cannot know.
+
+        *after*: only from the request on in which these bytes come, so that what precedes it is answered.
+        """
+        self._set(Mode.PASS if after else Mode.LOSE_REPLIES, 0.0, after)
 
     def delay(self, delay_ms: int) -> None:
         """Hold every chunk back for *delay_ms* in each direction."""
@@ -119,9 +123,9 @@ class Proxy:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _set(self, mode: Mode, delay_s: float) -> None:
+    def _set(self, mode: Mode, delay_s: float, awaited: bytes = b"") -> None:
         with self._changed:
-            self._mode, self._delay_s = mode, delay_s
+            self._mode, self._delay_s, self._awaited = mode, delay_s, awaited
             self._changed.notify_all()
 
     def _snapshot(self) -> list[Link]:
@@ -178,12 +182,20 @@ class Proxy:
         """Copy one direction until it ends; a half close is passed on."""
         try:
             while chunk := source.recv(CHUNK_BYTES):
+                if not reply:
+                    self._spot(chunk)
                 if self._admit(link, reply):
                     sink.sendall(chunk)
             if self._admit(link, reply):
                 sink.shutdown(socket.SHUT_WR)
         except OSError:
             self._drop(link)
+
+    def _spot(self, request: bytes) -> None:
+        """Begin to lose replies where the awaited request is about to go on."""
+        with self._changed:
+            if self._awaited and self._awaited in request:
+                self._mode, self._awaited = Mode.LOSE_REPLIES, b""
 
     def _admit(self, link: Link, reply: bool) -> bool:
         """Wait as the mode says; tell whether a chunk that has come may go on."""

@@ -34,6 +34,7 @@ __all__ = [
     "Tls",
     "acl",
     "b64",
+    "heal_all",
     "libfaketime",
     "need",
     "tool",
@@ -159,7 +160,8 @@ class Etcd(Store):
         etcd = cls(folder, version, **options)
         try:
             etcd.start()
-            yield etcd
+            with _running(etcd):
+                yield etcd
         finally:
             etcd.stop()
 
@@ -361,6 +363,7 @@ class EtcdCluster(Members["Etcd"]):
             for member in cluster.members:
                 stack.callback(member.stop)
             cluster.start()
+            stack.enter_context(_running(cluster))
             yield cluster
 
     @property
@@ -486,7 +489,8 @@ class Consul(Store):
         consul = cls(folder, **options)
         try:
             consul.start()
-            yield consul
+            with _running(consul):
+                yield consul
         finally:
             consul.stop()
 
@@ -526,6 +530,24 @@ class Consul(Store):
 
     def delete(self, prefix: str) -> None:
         self.call("DELETE", f"/v1/kv/{prefix}?recurse")
+
+
+_run: list[Store | Members[Any]] = []
+
+
+@contextmanager
+def _running(store: Store | Members[Any]) -> Iterator[None]:
+    _run.append(store)
+    try:
+        yield
+    finally:
+        _run.remove(store)
+
+
+def heal_all() -> None:
+    """Undo whatever verb was left in force on any store that a ``run`` has started."""
+    for store in _run:
+        store.heal()
 
 
 def acl(token: str = "00000000-0000-0000-0000-00000000cafe") -> dict[str, Any]:
