@@ -19,11 +19,15 @@ import pytest
 
 from sidecar.config import timing
 from sidecar.core import state as s
+from sidecar.core.model import Request, Settings
+from sidecar.core.units import Epoch
+from sidecar.errors import Failed
 from sidecar.operate.asking import Done
 from sidecar.operate.settings import Changed
 from tests.core import made
 from tests.core.simulation import swift
 from tests.core.simulation.commands import Command, Order
+from tests.core.simulation.loop import Violation
 from tests.core.simulation.world import Mercy, World
 
 FIRST = int(os.environ.get("SIMULATION_FIRST", "0"))
@@ -261,3 +265,24 @@ def test_the_swift_replace_is_the_usual_one() -> None:
         assert swift.replace(old, **changes) == dataclasses.replace(old, **changes)
     with pytest.raises(AttributeError):
         swift.replace(s.Memory(), unknown=1)
+
+
+@pytest.mark.parametrize("read_before", [True, False])
+def test_an_answer_that_was_read_before_the_store_was_restored_is_no_lie(*, read_before: bool) -> None:
+    """20890862: a switchover was told as rolled back 44 ms after that, and carried out in the older store."""
+    world = World(0)
+    facts, host = world.facts, world.hosts[0]
+    command = Command(world.loop, host, "c1", Order("switchover", None, 30_000, 0, None, None))
+    confirmed = Request(command.id, "switchover", "confirmed", Epoch(1), "a", "b", "c1", 0, None)
+    facts.request_written(confirmed)
+    if read_before:
+        facts.request_written(dataclasses.replace(confirmed, state="rolled_back"))
+    facts.store_replaced(confirmed, Settings())
+    command.answer = Failed("rolled back to a")
+    facts.check_answer(command)
+    facts.request_written(dataclasses.replace(confirmed, state="done"))
+    if read_before:
+        facts.check_all()
+    else:
+        with pytest.raises(Violation, match="T1: c1 has said rolled back"):
+            facts.check_all()

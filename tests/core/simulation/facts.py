@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 NO_SETTINGS = Settings()
 DID_NOT_LAST = "did not last"
+GAVE_UP = {"rolled_back", "failed", "refused", "abandoned"}
 UNTOUCHED = ("nothing will happen", "nothing was broken", "is not raised")
 
 
@@ -27,6 +28,8 @@ class Facts:
         # Requests that ever were, in whatever store: its view may still travel.
         self.confirmed: set[str] = set()
         self.confirmed_here: set[str] = set()  # in the store as it is, replaced or not
+        # Requests that a store which was replaced showed as given up: a command may have read it there.
+        self.given_up_before: set[str] = set()
         self.broken: set[str] = set()  # requests that have broken the lock
         self.raised: set[str] = set()  # who has raised the epoch
         self.settings: list[tuple[int, Settings]] = [(0, NO_SETTINGS)]
@@ -59,7 +62,10 @@ class Facts:
         """What was written to the store after its snapshot has never been, as far as it knows."""
         if request is not None:
             states = self.states[request.id]
-            self.states[request.id] = states[: len(states) - states[::-1].index(request.state)]
+            kept = len(states) - states[::-1].index(request.state)
+            self.states[request.id] = states[:kept]
+            if GAVE_UP.intersection(states[kept:]):
+                self.given_up_before.add(request.id)
         back = request is not None and "confirmed" in self.states[request.id]
         self.confirmed_here = {request.id} if request is not None and back else set()
         self.settings.append((self.loop.now, settings))
@@ -89,7 +95,8 @@ class Facts:
     def check_all(self) -> None:
         """What was said not to happen has not happened since, either."""
         for command in self.answered:
-            self._check_refusal(command)
+            if command.id not in self.given_up_before:
+                self._check_refusal(command)
 
     def _check_refusal(self, command: "Command") -> None:
         answer = command.answer
