@@ -644,7 +644,7 @@ def test_bug_a_member_that_may_not_answer_yet_told_that_there_are_no_users(
 ) -> None:
     options = {"username": "sidecar", "password_file": _password(tmp_path, "secret-1")}
     with connected(namespace, learner, etcd_users.url, **options) as backend:
-        take(backend, "a", TTL_MS)
+        give(backend, take(backend, "a", TTL_MS).hold)
 
 
 def test_users_and_what_is_said_to_the_wrong_ones(etcd_users: Etcd, namespace: str, tmp_path: Path) -> None:
@@ -658,6 +658,7 @@ def test_users_and_what_is_said_to_the_wrong_ones(etcd_users: Etcd, namespace: s
         etcd_users.restart()  # forgets the tokens it gave
         assert backend.renew(hold, deadline=soon()).hold == hold
         assert backend.read(deadline=soon()).request == order()
+        give(backend, hold)
     with connected(namespace, etcd_users.url) as nobody, pytest.raises(Denied, match=r"127\.0\.0\.1"):
         nobody.read(deadline=soon())
     bad = _password(tmp_path, "secret-2")
@@ -716,7 +717,10 @@ def test_a_user_without_the_right_is_denied(etcd_users: Etcd, namespace: str, tm
 def test_bug_a_watch_that_was_denied_was_begun_again_at_once(
     etcd_users: Etcd, namespace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """400 times a second, with as many reads: by a user with rights on the keys alone, not on the prefix."""
+    """400 times a second, with as many reads: by a user with rights on the keys alone, not on the prefix.
+
+    Such a watch goes by the revision of the whole store: no lease of a test before may end meanwhile.
+    """
     root = f"/{PREFIX}/{namespace}/"
     etcd_users.call("auth/user/add", name="narrow", password="narrow")
     etcd_users.call("auth/role/add", name="narrow")
