@@ -173,6 +173,9 @@ def test_c8_a_write_whose_answer_alone_is_lost_is_unknown_and_asking_again_tells
         proxy.heal()
         call(soon())
         assert written()
+    if verb == "break_lock":
+        with pytest.raises(NotHolder):
+            other.renew(hold, deadline=soon())
 
 
 def test_c8_a_write_that_may_still_arrive_is_never_not_sent(connect: Connect, store: Store) -> None:
